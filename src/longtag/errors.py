@@ -1,0 +1,20 @@
+"""The one exception for everything that the user can mend, and the message for a misspelt option."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """Input or configuration that cannot be used as given.
+
+    The message names the option and the value given, says what is allowed and what to do; the entry script prints it
+    alone, without a traceback.
+    """
+
+
+def unknown_option(path: str, owner: str, allowed: Iterable[str]) -> str:
+    """The message for an option that its owner does not have, with the nearest one that it has."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(path.rsplit(".", 1)[-1], names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}"
+    return f"{path}: {owner} has no such option; {hint}"
