@@ -1,0 +1,19 @@
+"""Labelled sequences, from files to batches."""
+
+from longtag.data.datamodule import CropDataModule
+from longtag.data.genome import GenomeSource, shipped_genomes
+from longtag.data.source import IGNORED, Block, Source, Split, TokenIds, Vectors
+from longtag.data.synthetic import SyntheticSource
+
+__all__ = [
+    "IGNORED",
+    "Block",
+    "CropDataModule",
+    "GenomeSource",
+    "Source",
+    "Split",
+    "SyntheticSource",
+    "TokenIds",
+    "Vectors",
+    "shipped_genomes",
+]
