@@ -1,0 +1,8 @@
+"""Attention over chosen keys: `sparse_attention(q, k, v, pattern)`; the pattern says which keys each query sees."""
+
+from . import patterns
+from .api import sparse_attention
+from .layouts import IndexList
+from .support import IMPLEMENTATIONS, explain, why_not
+
+__all__ = ["IMPLEMENTATIONS", "IndexList", "explain", "patterns", "sparse_attention", "why_not"]

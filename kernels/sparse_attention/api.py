@@ -1,0 +1,82 @@
+"""`sparse_attention`: check the inputs, choose an implementation, call it."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from .full_rows import overwrite_full_rows
+from .layouts import IndexList
+from .support import IMPLEMENTATIONS, choose
+
+
+@overload
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: IndexList,
+    *,
+    scale: float | None = None,
+    implementation: str = "auto",
+    return_lse: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: IndexList,
+    *,
+    scale: float | None = None,
+    implementation: str = "auto",
+    return_lse: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: IndexList,
+    *,
+    scale: float | None = None,
+    implementation: str = "auto",
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """softmax(scale * q k^T) v, where each query sees only the keys that `pattern` lists for it.
+
+    q:       (batch, heads, N, head_dim), float32, float16, bfloat16 or float64; any strides, views need no copy.
+    k, v:    (batch, heads, M, head_dim), dtype and device as q.
+    pattern: an IndexList of N queries and M keys on the same device; of its own per head if it has a heads dim.
+    scale:   factor on the scores; head_dim ** -0.5 where it is not given.
+    implementation: "auto", or one of `sparse_attention.IMPLEMENTATIONS`; `explain` says what "auto" takes and why.
+    return_lse: also return the log of the sum of exp(score) of each query, so that parts can be merged.
+
+    Returns out (batch, heads, N, head_dim) in the dtype of q; with `return_lse` also lse (batch, heads, N), natural
+    log. A query without keys gives out 0, lse -inf and gradients 0. Sums are taken, and lse is given, in float32, or
+    float64 for float64 inputs. Gradients for q, k and v are exact, through lse too, and the same in every run. Under
+    autocast q, k and v are cast to its dtype, as scaled_dot_product_attention does.
+
+    Raises ValueError when inputs and pattern do not fit, or the implementation asked for cannot take them.
+    """
+    q, k, v = _as_autocast_does(q, k, v)
+    attend = IMPLEMENTATIONS[choose(implementation, q, k, v, pattern)].load()
+    factor = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    with torch.autocast(q.device.type, enabled=False):
+        out, lse = attend(q, k, v, pattern, factor)
+        if pattern.full_rows:
+            out, lse = overwrite_full_rows(out, lse, q, k, v, pattern.full_rows_index, factor)
+    return (out, lse) if return_lse else out
+
+
+def _as_autocast_does(*tensors: Tensor) -> tuple[Tensor, ...]:
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)

@@ -1,0 +1,123 @@
+"""Which implementations there are, what each of them can do, and which one `auto` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .layouts import IndexList
+
+Attend = Callable[[Tensor, Tensor, Tensor, IndexList, float], tuple[Tensor, Tensor]]
+"""(q, k, v, layout, scale) -> (out, lse) over the layout's table; queries in `full_rows` come out as empty rows."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """summary:  what it is, for people who ask why it was taken.
+    load:     imports it; called only when it is used, since what it imports may be missing.
+    why_not:  (q, k, v, layout) -> why it cannot take these inputs, or None.
+    """
+
+    summary: str
+    load: Callable[[], Attend]
+    why_not: Callable[[Tensor, Tensor, Tensor, IndexList], str | None]
+
+
+def _load_reference() -> Attend:
+    from .reference import attend
+
+    return attend
+
+
+# In the order in which `auto` prefers them; the last one takes everything.
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "reference": Implementation(
+        summary="plain torch, on any device",
+        load=_load_reference,
+        why_not=lambda q, k, v, layout: None,
+    ),
+}
+
+
+def why_not(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> str | None:
+    """Why `implementation` cannot take these inputs, or None when it can.
+
+    Raises ValueError for inputs that no implementation can take, and for an unknown name.
+    """
+    check_inputs(q, k, v, pattern)
+    if implementation not in IMPLEMENTATIONS:
+        names = ", ".join(("auto", *IMPLEMENTATIONS))
+        raise ValueError(f"implementation={implementation!r}: expected one of {names}")
+    return IMPLEMENTATIONS[implementation].why_not(q, k, v, pattern)
+
+
+def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> str:
+    """The name of the implementation to use: the one asked for, or for "auto" the first that takes the inputs.
+
+    Raises ValueError with the reason when the one asked for cannot take them.
+    """
+    if implementation == "auto":
+        check_inputs(q, k, v, pattern)
+        return next(name for name, entry in IMPLEMENTATIONS.items() if entry.why_not(q, k, v, pattern) is None)
+    reason = why_not(implementation, q, k, v, pattern)
+    if reason is not None:
+        raise ValueError(f"implementation={implementation!r}: {reason}; 'auto' takes one that fits")
+    return implementation
+
+
+def explain(q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> str:
+    """Which implementation "auto" takes for these inputs and why it passes over those before it, in one line."""
+    chosen = choose("auto", q, k, v, pattern)
+    passed = []
+    for name, entry in IMPLEMENTATIONS.items():
+        if name == chosen:
+            break
+        passed.append(f"; not {name}: {entry.why_not(q, k, v, pattern)}")
+    return f"{chosen} ({IMPLEMENTATIONS[chosen].summary})" + "".join(passed)
+
+
+def check_inputs(q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> None:
+    """Raise ValueError unless q, k, v and the pattern fit one another."""
+    if not isinstance(pattern, IndexList):
+        raise ValueError(f"pattern: expected an IndexList, got {type(pattern).__name__}")
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor.dim() != 4 or tensor.shape[-1] == 0:
+            raise ValueError(f"{name}: expected shape (batch, heads, length, head_dim), got {tuple(tensor.shape)}")
+        if tensor.dtype not in DTYPES:
+            allowed = ", ".join(map(_short, DTYPES))
+            raise ValueError(f"{name}: dtype {_short(tensor.dtype)} is not supported; expected one of {allowed}")
+        if tensor.dtype != q.dtype:
+            raise ValueError(f"{name}: expected the dtype of q, {_short(q.dtype)}, got {_short(tensor.dtype)}")
+        if tensor.device != q.device:
+            raise ValueError(f"{name}: expected the device of q, {q.device}, got {tensor.device}")
+    batch, heads, _, head_dim = q.shape
+    _check_length("q", q, "queries", pattern.num_tokens)
+    _check_length("k", k, "keys", pattern.num_keys)
+    if k.shape != (batch, heads, pattern.num_keys, head_dim):
+        raise ValueError(
+            f"k: expected batch, heads and head_dim of q, {(batch, heads, head_dim)}, got {_but_length(k)}"
+        )
+    if v.shape != k.shape:
+        raise ValueError(f"v: expected the shape of k, {tuple(k.shape)}, got {tuple(v.shape)}")
+    if pattern.num_heads not in (None, heads):
+        raise ValueError(f"pattern: it has lists for {pattern.num_heads} heads, q has {heads}")
+    if pattern.device != q.device:
+        raise ValueError(f"pattern: it is on {pattern.device}, q on {q.device}; move it once with pattern.to(...)")
+
+
+def _check_length(name: str, tensor: Tensor, things: str, expected: int) -> None:
+    if tensor.shape[2] != expected:
+        raise ValueError(f"{name}: length {tensor.shape[2]}, but the pattern is for {expected} {things}")
+
+
+def _but_length(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.shape[0], tensor.shape[1], tensor.shape[3]
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
