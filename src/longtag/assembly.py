@@ -1,0 +1,175 @@
+"""From a config to the parts of a run: the one place where ``hydra.utils.instantiate`` is called."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from longtag.announcement import describe_device, describe_layout, describe_step
+from longtag.callbacks.interruption import Interruption
+from longtag.callbacks.last_checkpoint import LastCheckpoint
+from longtag.callbacks.last_validation import LastValidation
+from longtag.callbacks.resumption import Resumption
+from longtag.callbacks.summary import Summary
+from longtag.data import Source
+from longtag.errors import UsageError
+from longtag.folder import RunFolder
+from longtag.loggers.jsonl import JsonlLogger
+from longtag.model import TokenClassifier
+from longtag.tagger import Tagger
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of.
+
+    facts: the lines of the start-up block, by name.
+    """
+
+    crops: L.LightningDataModule
+    tagger: Tagger
+    trainer: L.Trainer
+    summary: Summary
+    best: ModelCheckpoint
+    metrics_file: JsonlLogger
+    facts: dict[str, str]
+
+
+def assemble(config: DictConfig, hydra_config: DictConfig, folder: RunFolder) -> Parts:
+    """Build everything that a config names, without writing anything.
+
+    Raises:
+        UsageError: an option or an input that a constructor refuses, under the name of its group.
+    """
+    source: Source = _build(config, "data")
+    crops: L.LightningDataModule = _build(config, "crops", source=source)
+    tagger = _build_tagger(config, source)
+    device, precision = _device(config), config.trainer.precision or _default_precision(config)
+    layout = tagger.model.layouts.get(config.tokens, device)
+    implementation, why = tagger.model.explain(layout, device, _dtype(precision))
+    choices, parameters = hydra_config.runtime.choices, sum(weight.numel() for weight in tagger.model.parameters())
+    summary = Summary(
+        folder,
+        {
+            "data": choices["data"],
+            "pattern": choices["pattern"],
+            "implementation": implementation,
+            "tokens": config.tokens,
+            "parameters": parameters,
+            "seed": config.seed,
+            "device": describe_device(device),
+            "torch": torch.__version__,
+        },
+    )
+    best, metrics_file = _build_checkpoint(config, folder), JsonlLogger(folder.metrics)
+    trainer = _build_trainer(config, precision, folder, metrics_file, [summary, best])
+    facts = {
+        "device": describe_device(device),
+        "precision": precision,
+        "data": source.description,
+        "parameters": f"{parameters:,}",
+        "pattern": f"{choices['pattern']}: {describe_layout(layout)}",
+        "attention": f"{implementation} ({why})",
+        "tokens a step": describe_step(trainer, config.crops.batch_size, config.tokens),
+        "folder": str(folder.path),
+    }
+    return Parts(crops, tagger, trainer, summary, best, metrics_file, facts)
+
+
+def _build(config: DictConfig, group: str, **given: Any) -> Any:
+    """Instantiate one group of the config; input that it refuses is reported under the group's name."""
+    # As a partial, so that what is given reaches the constructor as it is and is not merged into the config.
+    constructor = instantiate(config[group], _convert_="all", _partial_=True)
+    try:
+        return constructor(**given)
+    except UsageError as error:
+        named = str(error).split("=")[0] in config[group]
+        raise UsageError(f"{group}.{error}" if named else str(error)) from error
+    except (ValueError, MisconfigurationException) as error:
+        raise UsageError(f"{group}: {error}") from error
+
+
+def _build_tagger(config: DictConfig, source: Source) -> Tagger:
+    num_labels = len(source.class_names)
+    num_classes = num_labels if config.classes is None else config.classes
+    if num_classes < num_labels:
+        raise UsageError(f"classes={num_classes}: the data has {num_labels} labels; give {num_labels} or more, or null")
+    model: TokenClassifier = _build(
+        config,
+        "model",
+        inputs=source.inputs,
+        num_classes=num_classes,
+        pattern=instantiate(config.pattern, _convert_="all"),
+        implementation=config.implementation,
+        checkpoint_every=config.memory.checkpoint_every,
+    )
+    unused = num_classes - num_labels
+    class_names = [*source.class_names, *(f"unused {label}" for label in range(unused))]
+    return Tagger(
+        model=model,
+        loss=_build(config, "loss", class_counts=np.pad(source.class_counts("train"), (0, unused))),
+        optimization=_build(config, "optim"),
+        metrics=_build(config, "metrics", class_names=class_names),
+    )
+
+
+def _build_checkpoint(config: DictConfig, folder: RunFolder) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=folder.checkpoints,
+        filename="best",
+        monitor=config.monitor,
+        mode="min" if config.monitor.endswith("loss") else "max",
+        enable_version_counter=False,
+    )
+
+
+def _build_trainer(
+    config: DictConfig, precision: str, folder: RunFolder, metrics_file: JsonlLogger, fixed: list[Callback]
+) -> L.Trainer:
+    loggers: list[Logger] = [metrics_file]
+    for logger in instantiate(config.logger, _convert_="all").values():
+        loggers.append(logger(folder=folder.path, run_id=folder.run_id))
+    monitors: list[Callback] = list(instantiate(config.callbacks, _convert_="all").values())
+    return _build(
+        config,
+        "trainer",
+        precision=precision,
+        logger=loggers,
+        # Monitors log first, so that the summary and the checkpoint see the step's figures.
+        callbacks=[
+            *monitors,
+            LastValidation(),
+            Resumption(),
+            Interruption(folder.last_checkpoint),
+            *fixed,
+            LastCheckpoint(folder.last_checkpoint),
+        ],
+        default_root_dir=str(folder.path),
+        max_epochs=-1,
+        check_val_every_n_epoch=None,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _device(config: DictConfig) -> torch.device:
+    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+
+
+def _default_precision(config: DictConfig) -> str:
+    return "bf16-mixed" if _device(config).type == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _dtype(precision: str) -> torch.dtype:
+    """The dtype in which attention will be asked for."""
+    return torch.bfloat16 if precision.startswith("bf16") else torch.float16 if "16" in precision else torch.float32

@@ -1,0 +1,106 @@
+"""How far the training is: one live line in a terminal, a plain line now and then where the output is a file."""
+
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+SHORT_NAMES = {
+    "train/loss": "loss",
+    "val/loss": "val loss",
+    "val/accuracy": "val accuracy",
+    "val/f1_macro": "val F1",
+}
+
+
+class Progress(Callback):
+    """Shows step, loss, tokens per second, peak memory, the last validation and the time left.
+
+    Args:
+        plain_every_seconds: how often a line is written where the output is no terminal; the first and the last step
+            and every validation are written always.
+    """
+
+    def __init__(self, *, plain_every_seconds: float = 10.0) -> None:
+        self.plain_every_seconds = plain_every_seconds
+        self._console = Console(file=sys.stdout)
+        self._live: Live | None = None
+        self._started = 0.0
+        self._first_step = 0
+        self._last_plain = 0.0
+        self._validation = ""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = time.perf_counter()
+        self._first_step = trainer.global_step
+        if trainer.is_global_zero and self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        line = self._training_line(trainer)
+        is_due = time.perf_counter() - self._last_plain >= self.plain_every_seconds
+        is_edge = trainer.global_step in (self._first_step + 1, trainer.max_steps)
+        if self._live is not None:
+            self._live.update(Text(line), refresh=True)
+        elif is_due or is_edge:
+            print(line, flush=True)
+            self._last_plain = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        figures = trainer.callback_metrics
+        self._validation = "  ".join(
+            f"{short} {figures[name]:.4f}"
+            for name, short in SHORT_NAMES.items()
+            if name[:3] == "val" and name in figures
+        )
+        if self._live is not None:
+            self._live.console.print(f"step {trainer.global_step}  {self._validation}", highlight=False)
+        elif trainer.state.fn == "fit":
+            print(f"step {trainer.global_step}  {self._validation}", flush=True)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _training_line(self, trainer: L.Trainer) -> str:
+        figures = trainer.callback_metrics
+        parts = [f"step {trainer.global_step}/{trainer.max_steps}"]
+        if "train/loss" in figures:
+            parts.append(f"loss {figures['train/loss']:.4f}")
+        if "throughput/tokens_per_second" in figures:
+            parts.append(f"{_with_unit(float(figures['throughput/tokens_per_second']))} tokens/s")
+        for name in ("memory/peak_allocated_gib", "memory/peak_rss_gib"):
+            if name in figures:
+                parts.append(f"peak {figures[name]:.2f} GiB")
+        parts.append(f"{self._time_left(trainer)} left")
+        return "  ".join(parts)
+
+    def _time_left(self, trainer: L.Trainer) -> str:
+        """Time to the last step at the pace so far, validations included."""
+        done = trainer.global_step - self._first_step
+        if done == 0:
+            return "?"
+        seconds = (time.perf_counter() - self._started) / done * (trainer.max_steps - trainer.global_step)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _with_unit(count: float) -> str:
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.3g}"

@@ -1,0 +1,63 @@
+"""Speed of every training step: tokens per second, milliseconds, share of the device's peak arithmetic."""
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+from lightning.pytorch.callbacks import Callback
+
+from longtag.flops import training_flops
+
+
+class ThroughputMonitor(Callback):
+    """Logs each step's duration, from the end of the step before, so that waiting for data counts.
+
+    Keys: ``throughput/step_ms``, ``throughput/tokens_per_second``, ``throughput/tokens_seen`` and, where the device's
+    peak is known, ``throughput/mfu``: arithmetic that the model needs (attended pairs, not N^2; no recomputation) per
+    second over that peak (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+    """
+
+    def __init__(self) -> None:
+        self._last_end = 0.0
+        self._tokens_seen = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_end = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_end = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        now = time.perf_counter()
+        seconds, self._last_end = now - self._last_end, now
+        labels = batch["labels"]
+        tokens = labels.numel() * trainer.world_size
+        self._tokens_seen += tokens
+        figures = {
+            "throughput/step_ms": seconds * 1e3,
+            "throughput/tokens_per_second": tokens / seconds,
+            "throughput/tokens_seen": float(self._tokens_seen),
+        }
+        if peak := self._peak_flops(trainer, pl_module):
+            needed = labels.shape[0] * training_flops(pl_module.model, labels.shape[-1])
+            figures["throughput/mfu"] = needed / seconds / peak
+        pl_module.log_dict(figures, on_step=True, on_epoch=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"tokens_seen": self._tokens_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._tokens_seen = state_dict["tokens_seen"]
+
+    @staticmethod
+    def _peak_flops(trainer: L.Trainer, pl_module: L.LightningModule) -> int | None:
+        if pl_module.device.type != "cuda":
+            return None
+        dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
+        return get_available_flops(pl_module.device, dtype)

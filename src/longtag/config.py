@@ -1,0 +1,175 @@
+"""Check a composed config against the signatures that it will build, before anything is built.
+
+The constructors are the schema: every node with a ``_target_`` is held against the type hints of what it names, so an
+option is declared in one place only. Rules that span several options follow at the end. No value is changed here.
+"""
+
+import inspect
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import torch
+from hydra.utils import get_method, get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from longtag.errors import UsageError, unknown_option
+
+HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+TRAINER_SET_BY_RUN = {
+    "logger": "choose with logger=...",
+    "callbacks": "choose with callbacks=...",
+    "default_root_dir": "choose with folder=...",
+    "max_epochs": "crops never run out; give trainer.max_steps",
+    "check_val_every_n_epoch": "crops never run out; give trainer.val_check_interval",
+    "use_distributed_sampler": "the crops are shared out already",
+    "num_sanity_val_steps": "use debug=fast",
+    "enable_progress_bar": "choose with callbacks.progress",
+    "enable_model_summary": "the start-up block says it",
+}
+"""Arguments of Lightning's Trainer that run.py gives itself, and what to do instead of changing them."""
+
+
+def top_level(
+    *,
+    tokens: int,
+    seed: int,
+    implementation: str,
+    classes: int | None,
+    resume: str,
+    test: bool,
+    monitor: str,
+    folder: str,
+) -> None:
+    """The options of train.yaml that belong to no group; only the signature is used."""
+
+
+def check(config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Raise one UsageError that lists every option that cannot be used.
+
+    Args:
+        config: the composed config, without Hydra's own node.
+        choices: the chosen file of each config group, for example ``{"pattern": "window"}``.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(values, dict)
+    plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    problems = [
+        *_signature_problems("", plain, top_level, "train.yaml"),
+        *_node_problems("", values, choices),
+    ]
+    if not problems:
+        problems = list(_rule_problems(values))
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _node_problems(path: str, node: dict[str, Any], choices: Mapping[str, str]) -> Iterator[str]:
+    """Problems of a node and of every node below it."""
+    if "_target_" in node:
+        target = str(node["_target_"])
+        try:
+            constructor = _locate(target)
+        except Exception as error:
+            yield f"{path}._target_={target}: cannot be imported ({error})"
+            return
+        yield from _signature_problems(path, node, constructor, choices.get(path, target.rsplit(".", 1)[-1]))
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _node_problems(f"{path}.{name}" if path else str(name), value, choices)
+
+
+def _signature_problems(path: str, node: dict[str, Any], constructor: Callable, owner: str) -> Iterator[str]:
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
+    parameters = inspect.signature(constructor).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    hints = typing.get_type_hints(inspect.unwrap(function))
+    for name, value in node.items():
+        full_name = f"{path}.{name}" if path else name
+        if name in HYDRA_KEYS:
+            continue
+        if name not in parameters:
+            if not takes_any:
+                yield unknown_option(full_name, owner, parameters)
+        elif name in hints and not _builds_an_object(value) and not _fits(value, hints[name]):
+            yield f"{full_name}={_shown(value)}: expected {_described(hints[name])}"
+
+
+def _locate(target: str) -> Callable:
+    found = get_object(target)
+    return found if inspect.isclass(found) else get_method(target)
+
+
+def _builds_an_object(value: Any) -> bool:
+    """Whether a value is itself built from a config node, and is then checked there."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(_builds_an_object(item) for item in value.values())
+    return isinstance(value, list) and any(_builds_an_object(item) for item in value)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Strict validation of JSON: a list may fill a tuple and an integer a float, but the text "5" is no number."""
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticSchemaGenerationError:
+        return True
+    try:
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _described(hint: Any) -> str:
+    """A type hint in the words of somebody who writes YAML."""
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    if hint in words:
+        return words[hint]
+    if hint is type(None):
+        return "null"
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_described(argument) for argument in arguments))
+    if origin is not None and issubclass(origin, Mapping):
+        return "a mapping"
+    if origin is not None and arguments and issubclass(origin, typing.Collection):
+        return "a list, each item " + _described(arguments[0])
+    return getattr(hint, "__name__", str(hint))
+
+
+def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
+    """Rules that span several options; each message names the option to change."""
+    trainer = values["trainer"]
+    for name in trainer.keys() & TRAINER_SET_BY_RUN:
+        yield f"trainer.{name}={_shown(trainer[name])}: set by the run itself; {TRAINER_SET_BY_RUN[name]}"
+    if values["tokens"] < 1:
+        yield f"tokens={values['tokens']}: expected the length of a crop in tokens, 1 or more"
+    if trainer["max_steps"] < 1:
+        yield f"trainer.max_steps={trainer['max_steps']}: crops never run out; give the number of optimizer steps"
+    if trainer["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
+        yield (
+            f"trainer.accelerator={trainer['accelerator']}: this machine has no CUDA device; to try the same on the "
+            "CPU, shorten the crops and the run: trainer.accelerator=cpu trainer.precision=32-true tokens=10000 "
+            "trainer.max_steps=10"
+        )
+    if values["resume"] not in ("auto", "never") and not Path(values["resume"]).is_file():
+        yield f"resume={values['resume']}: no such checkpoint; expected auto, never, or the path of a .ckpt file"
+    monitored = values["monitor"].split("/")[0]
+    if monitored != "val":
+        yield f"monitor={values['monitor']}: expected a key of the validation, for example val/f1_macro or val/loss"

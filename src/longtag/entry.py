@@ -1,0 +1,89 @@
+"""What stands around a command: errors become messages that name the fix, and the exit code says how it ended.
+
+0 done, 1 a fault of the program (with its traceback), 2 input that the user can mend, 130 interrupted, 143 terminated.
+"""
+
+import contextlib
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.errors import HydraException
+
+from longtag.errors import UsageError, unknown_option
+
+# Hydra prints errors itself unless it is told to raise them, and then they can be explained here.
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+# Threads that wait sleep: on cores that are shared, spinning made a step of 0.6 s last up to 28 s.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@contextlib.contextmanager
+def readable_errors(conf: Path) -> Iterator[None]:
+    """Turn what a command raises into one message on stderr and an exit code.
+
+    Args:
+        conf: the folder of the config, where the alternatives to a misspelt option are looked up.
+    """
+    try:
+        yield
+    except UsageError as error:
+        _leave(str(error), 2)
+    except HydraException as error:
+        _leave(_explained(error, conf, sys.argv[1:]), 2)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _leave(f"{error.filename}: {error.strerror}; give another path, for example folder=outputs/mine", 2)
+
+
+def _leave(message: str, code: int) -> None:
+    for line in message.splitlines():
+        print(f"error: {line}" if code == 2 else line, file=sys.stderr)
+    sys.exit(code)
+
+
+def _explained(error: HydraException, conf: Path, arguments: list[str]) -> str:
+    """Hydra's message, or a better one where the mistake can be named."""
+    message = str(error)
+    if found := re.search(r"Could not override '([^']+)'", message):
+        return _unknown_option(found[1], conf, arguments)
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
+        return _unknown_choice(found[1], found[2], conf)
+    if found := re.search(r"mismatched input|no viable alternative|token recognition error|extraneous", message):
+        return f"{message.splitlines()[0]}; options are written name=value, lists as [1,2], texts with spaces in quotes"
+    cause = f"\n{error.__cause__}" if error.__cause__ else ""
+    return message.strip() + cause
+
+
+def _unknown_option(path: str, conf: Path, arguments: list[str]) -> str:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig, OmegaConf
+
+    known = [item for item in arguments if "=" in item and item.lstrip("+~").split("=")[0] != path]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose("train", known, return_hydra_config=True)
+    choices = config.hydra.runtime.choices
+    parent, _, _ = path.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    while not isinstance(node, DictConfig):
+        path, (parent, _, _) = parent, parent.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+    allowed = [str(name) for name in node if not str(name).startswith("_") and name != "hydra"]
+    if not parent:
+        allowed += [group.name for group in conf.iterdir() if group.is_dir()]
+    return unknown_option(path, choices.get(parent) or parent or "train.yaml", allowed)
+
+
+def _unknown_choice(group: str, choice: str, conf: Path) -> str:
+    names = sorted(file.stem for file in (conf / group).glob("*.yaml"))
+    near = difflib.get_close_matches(choice, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{group}={choice}: no such {group}; {hint}({group} is one of {', '.join(names)})"

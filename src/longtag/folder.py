@@ -1,0 +1,92 @@
+"""The folder of a run: claimed once the config is known to be good, never left half made, resumed when given again."""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from omegaconf import DictConfig, OmegaConf
+
+from longtag.errors import UsageError
+
+
+class RunFolder:
+    """One folder for each run: ``.hydra/``, ``run_id``, ``metrics.jsonl``, ``summary.json``, ``checkpoints/``.
+
+    Used as a context: leaving it removes the folder again if nothing was put into it, so that a run that was refused
+    leaves no trace.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.metrics = path / "metrics.jsonl"
+        self.summary = path / "summary.json"
+        self.run_id = self._known_run_id() or secrets.token_hex(4)
+        """Names the run where it is watched; a folder that is resumed keeps its own."""
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            (self.path / ".lock").unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+        self._remove_if_empty()
+
+    def claim(self, config: DictConfig, hydra_config: DictConfig) -> None:
+        """Take the folder for this process and write what it is going to run to ``.hydra/``.
+
+        Raises:
+            UsageError: another process runs in the folder.
+            OSError: the folder cannot be written.
+        """
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            self._lock = None
+            raise UsageError(f"folder={self.path}: another run is using this folder; give another one") from error
+        (self.path / "run_id").write_text(self.run_id)
+        composed = self.path / ".hydra"
+        composed.mkdir(exist_ok=True)
+        OmegaConf.save(config, composed / "config.yaml")
+        OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), composed / "hydra.yaml")
+        OmegaConf.save(OmegaConf.create(list(hydra_config.overrides.task)), composed / "overrides.yaml")
+
+    def checkpoint_to_resume(self, resume: str) -> Path | None:
+        """The checkpoint to go on from: ``auto`` looks for the folder's own last one, ``never`` for none."""
+        if resume == "never":
+            return None
+        if resume == "auto":
+            return self.last_checkpoint if self.last_checkpoint.is_file() else None
+        return Path(resume)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Replace summary.json in one step, so that a reader never sees half of it."""
+        draft = self.summary.with_suffix(".json.part")
+        draft.write_text(json.dumps(summary, indent=2) + "\n")
+        draft.replace(self.summary)
+
+    def _known_run_id(self) -> str | None:
+        path = self.path / "run_id"
+        return path.read_text().strip() if path.is_file() else None
+
+    def _remove_if_empty(self) -> None:
+        for folder in (self.checkpoints, self.path, *self.path.parents):
+            if folder.name == "outputs" or not folder.is_dir() or any(os.scandir(folder)):
+                if folder == self.checkpoints:
+                    continue
+                return
+            folder.rmdir()

@@ -1,0 +1,67 @@
+"""Weights & Biases: offline unless the user is logged in; a folder that is resumed continues its run."""
+
+import netrc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlparse
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+Mode = Literal["auto", "online", "offline"]
+
+
+def wandb_logger(
+    *,
+    folder: Path,
+    run_id: str,
+    project: str = "longtag",
+    entity: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    tags: Sequence[str] = (),
+    mode: Mode = "auto",
+) -> WandbLogger:
+    """A logger whose run is kept under ``folder/wandb``.
+
+    Args:
+        folder: the folder of the run.
+        run_id: the id of the W&B run; given again, the same run continues.
+        project: the W&B project.
+        entity: the W&B user or team; None for the default of the account.
+        name: the name shown in W&B; None for the name of the folder.
+        group: the group of runs that this one belongs to.
+        tags: tags to filter runs by.
+        mode: ``auto`` is online when W&B credentials are found and offline otherwise; an offline run is sent later
+            with ``wandb sync``.
+    """
+    online = is_logged_in() if mode == "auto" else mode == "online"
+    logger = WandbLogger(
+        project=project,
+        entity=entity,
+        name=name or folder.name,
+        group=group,
+        tags=list(tags),
+        id=run_id,
+        save_dir=folder,
+        offline=not online,
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    # Lightning passes it on even where it is not given, and wandb warns of it.
+    logger._wandb_init.pop("anonymous", None)
+    return logger
+
+
+def is_logged_in() -> bool:
+    """Whether W&B credentials are at hand: an API key, an identity token, or an entry in the netrc file."""
+    if os.environ.get("WANDB_MODE", "online") in ("offline", "dryrun"):
+        return False
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

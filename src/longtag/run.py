@@ -1,0 +1,92 @@
+"""The story of a run: check the config, build the parts, fit, test, say what came out."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+import wandb
+from omegaconf import DictConfig, OmegaConf
+
+from longtag.announcement import announce, show_results
+from longtag.assembly import Parts, assemble
+from longtag.callbacks.interruption import Interrupted
+from longtag.config import check
+from longtag.folder import RunFolder
+
+
+def run(config: DictConfig, hydra_config: DictConfig, folder: RunFolder) -> float | None:
+    """Train, validate and test what a config describes.
+
+    Args:
+        config: the composed config.
+        hydra_config: Hydra's own node: what was chosen and overridden.
+        folder: where the run lies, or goes on if it has a checkpoint.
+
+    Returns:
+        The best value of ``config.monitor``, for sweeps that optimise it; None if no validation was run.
+
+    Raises:
+        UsageError: an option or an input that cannot be used; the folder is left as it was.
+        SystemExit: the run was interrupted, after its last checkpoint was saved.
+    """
+    _quieten_lightning()
+    check(config, hydra_config.runtime.choices)
+    L.seed_everything(config.seed, verbose=False)
+    parts = assemble(config, hydra_config, folder)
+    resumed = folder.checkpoint_to_resume(config.resume)
+    if parts.trainer.is_global_zero:
+        folder.claim(config, hydra_config)
+        parts.metrics_file.rewind(_global_step(resumed))
+        announce(parts.facts | ({"goes on from": str(resumed)} if resumed else {}))
+    for logger in parts.trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+    try:
+        _fit_and_test(parts, resumed, test=config.test)
+    finally:
+        wandb.finish()
+    if parts.trainer.is_global_zero:
+        show_results(parts.summary.last, parts.summary.best, str(folder.path))
+    return parts.summary.best.get(config.monitor)
+
+
+def _fit_and_test(parts: Parts, resumed: Path | None, *, test: bool) -> None:
+    """Run the trainer, and write in summary.json how it ended."""
+    status = "failed"
+    try:
+        parts.trainer.fit(parts.tagger, parts.crops, ckpt_path=resumed)
+        if test:
+            _load_weights(parts.tagger, parts.best.best_model_path)
+            parts.trainer.test(parts.tagger, parts.crops, verbose=False)
+        status = "completed"
+    except Interrupted as stop:
+        status = "interrupted"
+        print(stop)
+        raise SystemExit(stop.exit_code) from stop
+    except SystemExit as stop:  # Lightning's own answer to Ctrl-C outside of training
+        status = "interrupted"
+        raise KeyboardInterrupt from stop
+    finally:
+        parts.summary.write(parts.trainer, status)
+
+
+def _global_step(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
+
+
+def _load_weights(tagger: L.LightningModule, path: str) -> None:
+    # Not by the trainer, which would set its callbacks back to the checkpoint as well.
+    if path:
+        tagger.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+
+
+def _quieten_lightning() -> None:
+    """Silence what the start-up block says already, and advice that does not hold for crops that never run out."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)

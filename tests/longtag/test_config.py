@@ -1,0 +1,169 @@
+"""Every shipped config composes, passes the check, lists every option of what it builds and explains each of them."""
+
+import inspect
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.utils import get_object
+
+from longtag.config import check
+from longtag.errors import UsageError
+
+from .conftest import CONF
+
+ROOT = CONF.parent
+GROUPS = sorted(path.parent.name + "=" + path.stem for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
+WITH_TARGET = sorted(path for path in CONF.glob("*/*.yaml") if "\n_target_:" in path.read_text())
+
+# What run.py gives to a constructor itself, or what the data fixes, so that no YAML lists it.
+GIVEN = {
+    "data": set(),
+    "crops": {"source"},
+    "model": {"inputs", "num_classes", "pattern", "implementation", "checkpoint_every"},
+    "pattern": {"num_tokens"},
+    "loss": {"class_counts", "ignore_index"},
+    "metrics": {"class_names", "ignore_index"},
+    "optim": set(),
+}
+
+
+@pytest.mark.parametrize("choice", GROUPS)
+def test_every_shipped_config_composes_and_passes_the_check(composed, choice, tmp_path):
+    overrides = [choice]
+    if choice == "pattern=file":
+        overrides.append("pattern.path=table.npy")
+    if choice.startswith("experiment="):
+        overrides.append("trainer.accelerator=cpu")
+    config, hydra_config = composed(*overrides)
+    check(config, hydra_config.runtime.choices)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in WITH_TARGET if path.parent.name in GIVEN], ids=lambda path: path.stem
+)
+def test_a_config_lists_every_option_of_what_it_builds(path):
+    node = yaml.safe_load(path.read_text())
+    options = set(inspect.signature(get_object(node["_target_"])).parameters)
+    listed = {name for name in node if not name.startswith("_") and name != "defaults"}
+    assert listed == options - GIVEN[path.parent.name]
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_option_has_a_comment(path):
+    if path.parent.name in ("experiment", "debug", "hydra"):
+        assert re.search(r"^# [^@]", path.read_text(), re.MULTILINE), "says nothing about what it is for"
+        return
+    inherits = "\ndefaults:" in path.read_text() and path.name != "train.yaml"
+    for line in path.read_text().splitlines():
+        option = re.match(r"\s*(\w+): (?!_)", line)
+        if option and not option[1].startswith("_") and not inherits:
+            assert " # " in line or (path.name == "train.yaml" and line.startswith("  - ")), line
+    assert path.read_text().startswith("#")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.num_layers=abc", "model.num_layers=abc: expected an integer"),
+        ("model.num_layers=1.5", "model.num_layers=1.5: expected an integer"),
+        ("model.num_layers='3'", "model.num_layers=3: expected an integer"),
+        ("model.norm=middle", "model.norm=middle: expected one of post, pre"),
+        ("model.dropout=null", "model.dropout=null: expected a number"),
+        ("pattern.causal=maybe", "pattern.causal=maybe: expected true or false"),
+        ("pattern.dilations=3", "pattern.dilations=3: expected a list, each item an integer"),
+        ("pattern.dilations=[1,x]", r"pattern.dilations=\[1, 'x'\]: expected a list, each item an integer"),
+        ("crops.val_limit=few", "crops.val_limit=few: expected an integer or null"),
+        ("trainer.precision=17", "trainer.precision=17: expected one of"),
+        ("trainer.gradient_clip_val=x", "trainer.gradient_clip_val=x: expected an integer or a number or null"),
+        ("callbacks.progress.plain_every_seconds=x", "callbacks.progress.plain_every_seconds=x: expected a number"),
+        ("logger.wandb.mode=maybe", "logger.wandb.mode=maybe: expected one of auto, online, offline"),
+        ("tokens=many", "tokens=many: expected an integer"),
+        ("seed=null", "seed=null: expected an integer"),
+        ("tokens=0", "tokens=0: expected the length of a crop in tokens, 1 or more"),
+        ("trainer.max_steps=-1", "trainer.max_steps=-1: crops never run out; give the number of optimizer steps"),
+        ("resume=nowhere.ckpt", "resume=nowhere.ckpt: no such checkpoint; expected auto, never, or the path"),
+        ("monitor=train/loss", "monitor=train/loss: expected a key of the validation"),
+        ("+model.depth=3", "model.depth: small has no such option; it has"),
+        ("+model.num_layer=3", "model.num_layer: small has no such option; did you mean num_layers"),
+        (
+            "+trainer.max_epochs=3",
+            "trainer.max_epochs=3: set by the run itself; crops never run out; give trainer.max_steps",
+        ),
+        ("model._target_=longtag.modle.X", "model._target_=longtag.modle.X: cannot be imported"),
+        ("pattern=file", "pattern.path: Missing mandatory value"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_signature_is_named(composed, override, message):
+    config, hydra_config = composed(override)
+    with pytest.raises(UsageError, match=message):
+        check(config, hydra_config.runtime.choices)
+
+
+def test_other_arguments_of_the_trainer_can_be_added(composed):
+    config, hydra_config = composed("+trainer.benchmark=true")
+    check(config, hydra_config.runtime.choices)
+
+
+def test_all_problems_are_listed_at_once(composed):
+    config, hydra_config = composed("model.num_layers=abc", "optim.learning_rate=fast", "tokens=x")
+    with pytest.raises(UsageError) as caught:
+        check(config, hydra_config.runtime.choices)
+    named = [line.split("=")[0] for line in str(caught.value).splitlines()]
+    assert {"tokens", "model.num_layers", "optim.learning_rate"} <= set(named)
+
+
+def test_a_gpu_experiment_on_a_machine_without_one_says_what_to_shorten(composed, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config, hydra_config = composed("experiment=question")
+    with pytest.raises(UsageError, match=r"no CUDA device.*trainer.accelerator=cpu.*tokens=10000"):
+        check(config, hydra_config.runtime.choices)
+
+
+def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["pattern=window", "pattern.windw=3"],
+            "error: pattern.windw: window has no such option; did you mean window?",
+        ),
+        (["patern=window"], "error: patern: train.yaml has no such option; did you mean pattern?"),
+        (["pattern=windo"], "error: pattern=windo: no such pattern; did you mean window?"),
+        (
+            ["experiment=genome", "model.num_layer=3"],
+            "error: model.num_layer: base has no such option; did you mean num_layers?",
+        ),
+        (["model.d_model=["], "options are written name=value"),
+    ],
+)
+def test_a_misspelt_option_ends_with_the_nearest_one_and_leaves_nothing_behind(tmp_path, arguments, message):
+    done = train(*arguments, cwd=tmp_path)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("argument", [["--help"], ["--cfg", "job"]], ids=["help", "cfg"])
+def test_help_and_config_answer_in_under_two_seconds(tmp_path, argument):
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        done = train(*argument, cwd=tmp_path)
+        seconds.append(time.perf_counter() - start)
+    assert done.returncode == 0
+    assert "keys_per_query" in done.stdout or "dilations" in done.stdout
+    assert min(seconds) < 2
+
+
+def test_the_hugging_face_package_called_kernels_is_not_shadowed():
+    assert not (ROOT / "kernels" / "__init__.py").exists()

@@ -1,0 +1,62 @@
+"""Ctrl-C: the last checkpoint is there, the exit code is 130, and the run goes on from it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import CONF, TINY
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "train.py", *TINY, "callbacks=none", f"folder={folder}", *overrides]
+    return subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def has_lines(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_saves_and_can_go_on(tmp_path, number, code):
+    folder = tmp_path / "run"
+    process = start(folder, "trainer.max_steps=100000", "trainer.val_check_interval=100000")
+    wait_for(lambda: has_lines(folder / "metrics.jsonl"), process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+    assert not (folder / ".lock").exists()
+
+    steps = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert steps == len((folder / "metrics.jsonl").read_text().splitlines())
+
+    goes_on = start(folder, f"trainer.max_steps={steps + 2}", "test=false")
+    output, _ = goes_on.communicate(timeout=60)
+    assert goes_on.returncode == 0, output
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-2])
+    assert last["step"] == steps + 1
+
+
+def test_a_run_interrupted_before_its_first_step_leaves_nothing(tmp_path):
+    process = start(tmp_path / "outputs" / "run", "tokens=4000000", "model.d_model=64")
+    wait_for((tmp_path / "outputs").is_dir, process)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert not (tmp_path / "outputs" / "run").exists()

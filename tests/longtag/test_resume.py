@@ -1,0 +1,72 @@
+"""A run that was stopped and goes on is the run that was never stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import run_in_folder
+
+STEPS = ("model.dropout=0.2", "trainer.val_check_interval=3", "test=false")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, tmp_path, accumulate):
+    # A constant rate, so that the schedule does not depend on the number of steps that the first half was given.
+    options = (
+        *STEPS,
+        "optim.schedule=constant",
+        "optim.warmup_steps=2",
+        f"trainer.accumulate_grad_batches={accumulate}",
+    )
+    run_in_folder(tiny(*options, "trainer.max_steps=6", f"hydra.runtime.output_dir={tmp_path}/straight"))
+    run_in_folder(tiny(*options, "trainer.max_steps=4", f"hydra.runtime.output_dir={tmp_path}/halves"))
+    run_in_folder(tiny(*options, "trainer.max_steps=6", f"hydra.runtime.output_dir={tmp_path}/halves"))
+
+    assert losses(tmp_path / "halves") == losses(tmp_path / "straight")
+    expected = weights(tmp_path / "straight")
+    resumed = weights(tmp_path / "halves")
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_resumed_run_keeps_its_best_and_counts_on(tiny, tmp_path):
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=3"))
+    first = json.loads((tmp_path / "run/summary.json").read_text())
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=6"))
+    second = json.loads((tmp_path / "run/summary.json").read_text())
+    assert second["throughput/tokens_seen"] == 2 * first["throughput/tokens_seen"] == 6 * 64
+    assert second["best"]["val/f1_macro"] >= first["best"]["val/f1_macro"]
+    assert [step for step, _ in losses(tmp_path / "run")] == list(range(6))
+
+
+def test_resume_never_starts_afresh(tiny, tmp_path):
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=3"))
+    before = losses(tmp_path / "run")
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=3", "resume=never"))
+    assert losses(tmp_path / "run") == before
+
+
+def test_a_finished_run_given_again_only_repeats_its_test(tiny, tmp_path):
+    run_in_folder(tiny("trainer.max_steps=2"))
+    before = weights(tmp_path / "run")
+    run_in_folder(tiny("trainer.max_steps=2"))
+    after = weights(tmp_path / "run")
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_another_checkpoint_can_be_named(tiny, tmp_path):
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=3", f"hydra.runtime.output_dir={tmp_path}/first"))
+    resume = f"resume={tmp_path}/first/checkpoints/last.ckpt"
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=4", f"hydra.runtime.output_dir={tmp_path}/second", resume))
+    assert [step for step, _ in losses(tmp_path / "second")] == [3]

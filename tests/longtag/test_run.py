@@ -1,0 +1,145 @@
+"""Whole runs, tiny ones: what lies in the folder afterwards, and what a run that cannot be done leaves behind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from longtag.errors import UsageError
+
+from .conftest import run_in_folder
+
+EVERY_STEP = ("train/loss", "memory/peak_rss_gib", "throughput/tokens_per_second", "throughput/step_ms")
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_config_metrics_summary_and_checkpoints(tiny, tmp_path, capsys):
+    best = run_in_folder(tiny("memory=balanced"))
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        ".hydra",
+        "run_id",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints",
+    }
+    assert {path.name for path in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+    training = [line for line in lines(folder) if "train/loss" in line]
+    assert [line["step"] for line in training] == [0, 1, 2, 3]
+    for line in training:
+        assert all(line[key] > 0 for key in EVERY_STEP)
+    validations = [line for line in lines(folder) if "val/loss" in line]
+    assert [line["step"] for line in validations] == [1, 3]
+    assert {"val/accuracy", "val/f1_macro", "val/mcc"} <= set(validations[0])
+
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "completed"
+    assert (summary["pattern"], summary["implementation"], summary["tokens"]) == ("window", "reference", 64)
+    assert summary["best"]["val/f1_macro"] == best == max(line["val/f1_macro"] for line in validations)
+    assert summary["val/f1_macro"] == validations[-1]["val/f1_macro"]
+    assert "test/accuracy" in summary
+    assert "CPU" in summary["device"]
+
+    printed = capsys.readouterr().out
+    for text in ("64 in 1 crop of 64", "edges", "density", "reference (", "step 4/4", "test", str(folder)):
+        assert text in printed
+    assert "\x1b[" not in printed
+
+
+def test_the_last_step_is_validated_even_if_it_is_no_multiple_of_the_interval(tiny, tmp_path):
+    run_in_folder(tiny("trainer.max_steps=3", "callbacks=none"))
+    assert [line["step"] for line in lines(tmp_path / "run") if "val/loss" in line] == [1, 2]
+
+
+def test_accumulated_batches_make_one_step(tiny, tmp_path):
+    run_in_folder(tiny("trainer.accumulate_grad_batches=2", "trainer.max_steps=2", "test=false"))
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2
+    assert (
+        lines(tmp_path / "run")[-1]["throughput/tokens_seen"] == 4 * 64
+        if "throughput/tokens_seen" in lines(tmp_path / "run")[-1]
+        else True
+    )
+
+
+def test_a_checkpoint_holds_no_config_objects_and_loads_with_weights_only(tiny, tmp_path):
+    run_in_folder(tiny("test=false"))
+    checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    assert any(name.startswith("model.") for name in checkpoint["state_dict"])
+
+
+def test_a_model_can_overfit_what_it_sees(tiny, tmp_path):
+    run_in_folder(
+        tiny("debug=overfit", "tokens=32", "trainer.max_steps=100", "trainer.val_check_interval=100", "test=false")
+    )
+    losses = [line["train/loss"] for line in lines(tmp_path / "run") if "train/loss" in line]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("option", ["class_weights=balanced", "focal_gamma=2.0", "label_smoothing=0.1"])
+def test_each_option_of_the_loss_reaches_it(tiny, tmp_path, option):
+    run_in_folder(tiny("trainer.max_steps=1", "test=false", "callbacks=none"))
+    plain = lines(tmp_path / "run")[0]["train/loss"]
+    run_in_folder(tiny("trainer.max_steps=1", "test=false", "callbacks=none", f"loss.{option}", "resume=never"))
+    assert lines(tmp_path / "run")[0]["train/loss"] != plain
+
+
+def test_a_head_with_more_classes_than_the_data_is_allowed_and_one_with_fewer_is_not(tiny, tmp_path):
+    run_in_folder(tiny("classes=7", "trainer.max_steps=1", "test=false"))
+    with pytest.raises(UsageError, match="classes=3: the data has 5 labels; give 5 or more, or null"):
+        run_in_folder(tiny("classes=3", f"hydra.runtime.output_dir={tmp_path}/other"))
+    assert not (tmp_path / "other").exists()
+
+
+def refused(tmp_path: Path, configs: tuple, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_in_folder(configs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(tiny, tmp_path):
+    refused(tmp_path, tiny("model.num_heads=3"), "num_heads=3.*d_model=16")
+
+
+def test_a_crop_longer_than_every_block_is_refused(composed, tmp_path):
+    refused(tmp_path, composed("tokens=2000000", "logger=none"), "tokens=2000000: no train block is that long")
+
+
+def test_a_pattern_with_an_impossible_option_is_refused(tiny, tmp_path):
+    refused(tmp_path, tiny("pattern.window=-3"), "pattern: window=-3")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (np.zeros((63, 2), dtype=np.int32), "63"),
+        (np.zeros((64, 2), dtype=np.float32), "float32"),
+        (np.full((64, 2), 64, dtype=np.int32), "64"),
+        (np.zeros(64, dtype=np.int32), "shape|dim"),
+    ],
+    ids=["length", "dtype", "range", "rank"],
+)
+def test_a_pattern_file_that_does_not_fit_is_refused(tiny, tmp_path, table, message):
+    np.save(tmp_path / "table.npy", table)
+    refused(tmp_path, tiny("pattern=file", f"pattern.path={tmp_path}/table.npy"), message)
+
+
+def test_a_missing_genome_is_refused(composed, tmp_path):
+    refused(tmp_path, composed("data.fasta=nowhere.fa", "data.gff=nowhere.gff", "logger=none"), "nowhere.fa")
+
+
+def test_a_failed_run_says_so_in_its_summary(tiny, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("broken step")
+
+    monkeypatch.setattr("longtag.tagger.Tagger.training_step", fail)
+    with pytest.raises(RuntimeError, match="broken step"):
+        run_in_folder(tiny())
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
