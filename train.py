@@ -18,10 +18,11 @@ CONF = Path(__file__).parent / "conf"
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(config: DictConfig) -> float | None:
-    with readable_errors(CONF), RunFolder(Path(HydraConfig.get().runtime.output_dir)) as folder:
+    hydra_config = HydraConfig.get()
+    with readable_errors(CONF), RunFolder(Path(hydra_config.runtime.output_dir)) as folder:
         from longtag.run import run
 
-        return run(config, HydraConfig.get(), folder)
+        return run(config, hydra_config, folder)
 
 
 if __name__ == "__main__":

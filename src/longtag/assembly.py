@@ -6,10 +6,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from hydra.conf import HydraConf
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from longtag.announcement import describe_device, describe_layout, describe_step
@@ -42,7 +43,7 @@ class Parts:
     facts: dict[str, str]
 
 
-def assemble(config: DictConfig, hydra_config: DictConfig, folder: RunFolder) -> Parts:
+def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> Parts:
     """Build everything that a config names, without writing anything.
 
     Raises:

@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 import torch
 from hydra.utils import get_method, get_object
@@ -59,19 +59,24 @@ def check(config: DictConfig, choices: Mapping[str, str]) -> None:
         choices: the chosen file of each config group, for example ``{"pattern": "window"}``.
     """
     try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        values = plain(config)
     except OmegaConfBaseException as error:
         raise UsageError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    assert isinstance(values, dict)
-    plain = {name: value for name, value in values.items() if not isinstance(value, dict)}
     problems = [
-        *_signature_problems("", plain, top_level, "train.yaml"),
+        *_signature_problems(
+            "", {name: value for name, value in values.items() if not isinstance(value, dict)}, top_level, "train.yaml"
+        ),
         *_node_problems("", values, choices),
     ]
     if not problems:
         problems = list(_rule_problems(values))
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as plain dicts and lists, everything resolved; raises for what is missing."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
 def _node_problems(path: str, node: dict[str, Any], choices: Mapping[str, str]) -> Iterator[str]:

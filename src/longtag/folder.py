@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from longtag.errors import UsageError
@@ -43,7 +44,7 @@ class RunFolder:
             self._lock = None
         self._remove_if_empty()
 
-    def claim(self, config: DictConfig, hydra_config: DictConfig) -> None:
+    def claim(self, config: DictConfig, hydra_config: HydraConf) -> None:
         """Take the folder for this process and write what it is going to run to ``.hydra/``.
 
         Raises:

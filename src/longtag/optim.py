@@ -56,7 +56,7 @@ class Optimization:
     def configure(self, model: nn.Module, *, max_steps: int) -> dict[str, Any]:
         """The optimizer and schedule in the form that Lightning takes, the rate changing at every optimizer step."""
         optimizer = torch.optim.AdamW(
-            self._parameter_groups(model), lr=self.learning_rate, betas=tuple(self.betas), eps=self.eps
+            self._parameter_groups(model), lr=self.learning_rate, betas=(self.betas[0], self.betas[1]), eps=self.eps
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -7,16 +7,17 @@ from pathlib import Path
 import lightning as L
 import torch
 import wandb
-from omegaconf import DictConfig, OmegaConf
+from hydra.conf import HydraConf
+from omegaconf import DictConfig
 
 from longtag.announcement import announce, show_results
 from longtag.assembly import Parts, assemble
 from longtag.callbacks.interruption import Interrupted
-from longtag.config import check
+from longtag.config import check, plain
 from longtag.folder import RunFolder
 
 
-def run(config: DictConfig, hydra_config: DictConfig, folder: RunFolder) -> float | None:
+def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float | None:
     """Train, validate and test what a config describes.
 
     Args:
@@ -41,7 +42,7 @@ def run(config: DictConfig, hydra_config: DictConfig, folder: RunFolder) -> floa
         parts.metrics_file.rewind(_global_step(resumed))
         announce(parts.facts | ({"goes on from": str(resumed)} if resumed else {}))
     for logger in parts.trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+        logger.log_hyperparams(plain(config))
     try:
         _fit_and_test(parts, resumed, test=config.test)
     finally:

@@ -3,11 +3,11 @@
 from typing import Any
 
 import lightning as L
-import torch
-from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torch import Tensor
 
 from longtag.loss import TokenLoss
+from longtag.metrics import Scores, TokenMetrics
+from longtag.model import TokenClassifier
 from longtag.optim import Optimization
 
 Batch = dict[str, Tensor]
@@ -23,13 +23,15 @@ class Tagger(L.LightningModule):
         metrics: streaming token metrics; one copy for the validation, one for the test.
     """
 
-    def __init__(self, *, model: nn.Module, loss: TokenLoss, optimization: Optimization, metrics: Metric) -> None:
+    def __init__(
+        self, *, model: TokenClassifier, loss: TokenLoss, optimization: Optimization, metrics: TokenMetrics
+    ) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
         self.optimization = optimization
-        self.metrics = nn.ModuleDict({split: metrics.clone() for split in ("val", "test")})
-        self.mean_loss = nn.ModuleDict({split: MeanMetric(nan_strategy="ignore") for split in ("val", "test")})
+        self.val_scores = Scores(metrics)
+        self.test_scores = Scores(metrics)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(self.model(batch["inputs"]), batch["labels"])
@@ -37,28 +39,20 @@ class Tagger(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._score("val", batch)
+        self._score(self.val_scores, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._score("test", batch)
+        self._score(self.test_scores, batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._log_scores("val")
+        self.log_dict({f"val/{name}": figure for name, figure in self.val_scores.finish().items()})
 
     def on_test_epoch_end(self) -> None:
-        self._log_scores("test")
+        self.log_dict({f"test/{name}": figure for name, figure in self.test_scores.finish().items()})
 
     def configure_optimizers(self) -> Any:
         return self.optimization.configure(self.model, max_steps=self.trainer.max_steps)
 
-    def _score(self, split: str, batch: Batch) -> None:
-        labels = batch["labels"]
+    def _score(self, scores: Scores, batch: Batch) -> None:
         logits = self.model(batch["inputs"])
-        self.mean_loss[split].update(self.loss(logits, labels).detach(), weight=(labels >= 0).sum())
-        self.metrics[split].update(logits, labels)
-
-    def _log_scores(self, split: str) -> None:
-        scores = {"loss": self.mean_loss[split].compute(), **self.metrics[split].compute()}
-        self.log_dict({f"{split}/{name}": torch.as_tensor(value).float() for name, value in scores.items()})
-        self.mean_loss[split].reset()
-        self.metrics[split].reset()
+        scores.update(logits, batch["labels"], self.loss(logits, batch["labels"]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -27,10 +28,10 @@ TINY = (
     "trainer.val_check_interval=2",
 )
 
-Compose = Callable[..., tuple[DictConfig, DictConfig]]
+Compose = Callable[..., tuple[DictConfig, Any]]
 
 
-def run_in_folder(configs: tuple[DictConfig, DictConfig]) -> float | None:
+def run_in_folder(configs: tuple[DictConfig, Any]) -> float | None:
     """What train.py does with a config that was composed."""
     config, hydra_config = configs
     with RunFolder(Path(hydra_config.runtime.output_dir)) as folder:
@@ -41,7 +42,7 @@ def run_in_folder(configs: tuple[DictConfig, DictConfig]) -> float | None:
 def composed(tmp_path: Path) -> Iterator[Compose]:
     """A function from overrides to the config and Hydra's own node, the run's folder in ``tmp_path / "run"``."""
 
-    def compose_with(*overrides: str) -> tuple[DictConfig, DictConfig]:
+    def compose_with(*overrides: str) -> tuple[DictConfig, Any]:
         folder = [] if any("output_dir" in item for item in overrides) else [f"hydra.runtime.output_dir={tmp_path}/run"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train", [*overrides, *folder], return_hydra_config=True)

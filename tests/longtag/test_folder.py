@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -8,7 +9,7 @@ from longtag.errors import UsageError
 from longtag.folder import RunFolder
 
 CONFIG = OmegaConf.create({"tokens": 8})
-HYDRA = OmegaConf.create({"overrides": {"task": ["tokens=8"]}})
+HYDRA: Any = OmegaConf.create({"overrides": {"task": ["tokens=8"]}})
 
 
 def test_a_run_that_was_refused_leaves_no_folder(tmp_path):

@@ -1,6 +1,8 @@
 """Ctrl-C: the last checkpoint is there, the exit code is 130, and the run goes on from it."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -53,10 +55,24 @@ def test_an_interrupted_run_saves_and_can_go_on(tmp_path, number, code):
 
 
 def test_a_run_interrupted_before_its_first_step_leaves_nothing(tmp_path):
-    process = start(tmp_path / "outputs" / "run", "tokens=4000000", "model.d_model=64")
-    wait_for((tmp_path / "outputs").is_dir, process)
-    time.sleep(0.2)
+    # A pipe that nobody writes to: the run waits in the middle of reading its data.
+    os.mkfifo(tmp_path / "pipe.fasta")
+    genome = (f"data.fasta={tmp_path}/pipe.fasta", f"data.gff={tmp_path}/genome.gff3")
+    command = [sys.executable, "train.py", *genome, f"folder={tmp_path}/outputs/run"]
+    process = subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: is_being_read(tmp_path / "pipe.fasta"), process)
+    assert (tmp_path / "outputs" / "run").is_dir()
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
+    assert "Traceback" not in output
     assert not (tmp_path / "outputs" / "run").exists()
+
+
+def is_being_read(pipe: Path) -> bool:
+    try:
+        os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)  # stays open, so that the reader goes on waiting
+    except OSError as error:
+        assert error.errno == errno.ENXIO, error
+        return False
+    return True

@@ -9,6 +9,7 @@ from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
 
 from longtag.flops import training_flops
+from longtag.tagger import Tagger
 
 
 class ThroughputMonitor(Callback):
@@ -23,14 +24,14 @@ class ThroughputMonitor(Callback):
         self._last_end = 0.0
         self._tokens_seen = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Tagger) -> None:
         self._last_end = time.perf_counter()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Tagger) -> None:
         self._last_end = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Tagger, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
@@ -56,7 +57,7 @@ class ThroughputMonitor(Callback):
         self._tokens_seen = state_dict["tokens_seen"]
 
     @staticmethod
-    def _peak_flops(trainer: L.Trainer, pl_module: L.LightningModule) -> int | None:
+    def _peak_flops(trainer: L.Trainer, pl_module: Tagger) -> int | None:
         if pl_module.device.type != "cuda":
             return None
         dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32

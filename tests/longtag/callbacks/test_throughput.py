@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 import time
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from sparse_attention import patterns
 
 
 class Module:
-    """What the monitor asks of a LightningModule."""
+    """What the monitor asks of the LightningModule."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")

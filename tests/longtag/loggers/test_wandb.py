@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wandb.proto import wandb_internal_pb2
+from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
 from longtag.loggers.wandb import is_logged_in
 
 from ..conftest import run_in_folder
 
 
-def records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
+def records(path: Path) -> Iterator[Record]:
     """The records of a .wandb file: a header of 7 bytes, then blocks of 32 KiB of LevelDB's log format."""
     data, position, parts = path.read_bytes(), 7, b""
     assert data[:4] == b":W&B"
@@ -25,7 +25,7 @@ def records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
-            record = wandb_internal_pb2.Record()
+            record = Record()
             record.ParseFromString(parts)
             yield record
             parts = b""

@@ -1,0 +1,144 @@
+"""The whole model: embedding, encoder and a linear head that gives logits for every token."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from longtag.data.source import TokenIds, Vectors
+from longtag.errors import UsageError
+from longtag.model.attention import head_dim
+from longtag.model.block import Norm
+from longtag.model.embedding import build_embedding
+from longtag.model.encoder import Encoder
+from longtag.model.initialisation import initialise
+from longtag.model.layout_cache import LayoutCache, Pattern
+from longtag.model.position import sinusoidal
+from longtag.model.rotary import rotation
+from sparse_attention import IMPLEMENTATIONS, IndexList, why_not
+
+Position = Literal["none", "sinusoidal", "rotary"]
+
+
+class TokenClassifier(nn.Module):
+    """Labels every token of a sequence of any length.
+
+    inputs:           what the source gives: token ids or vectors.
+    num_classes:      classes that a token can have.
+    pattern:          from a number of tokens to the layout of attention; called once per length.
+    num_layers:       blocks in the encoder.
+    num_heads:        attention heads; must divide d_model.
+    d_model:          width of the model.
+    d_ff:             width of the feed-forward network.
+    dropout:          share of features dropped in training, from 0 up to but not including 1.
+    norm:             "post" norms after each residual sum, "pre" before each branch.
+    position:         "none", "sinusoidal" vectors added to the embedding, or "rotary" turns of q and k.
+    project_inputs:   False takes vectors of width d_model as they are.
+    implementation:   of sparse_attention: "auto" or one by name.
+    checkpoint_every: blocks recomputed together in backward; 0 recomputes none.
+
+    Raises UsageError, naming the option, where a value is not allowed or two do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: TokenIds | Vectors,
+        num_classes: int,
+        pattern: Pattern,
+        num_layers: int = 1,
+        num_heads: int = 1,
+        d_model: int = 768,
+        d_ff: int = 2048,
+        dropout: float = 0.1,
+        norm: Norm = "post",
+        position: Position = "none",
+        project_inputs: bool = True,
+        implementation: str = "auto",
+        checkpoint_every: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_at_least(1, num_classes=num_classes, num_layers=num_layers, num_heads=num_heads)
+        _check_at_least(1, d_model=d_model, d_ff=d_ff)
+        _check_at_least(0, checkpoint_every=checkpoint_every)
+        _check_choice("norm", norm, get_args(Norm))
+        _check_choice("position", position, get_args(Position))
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout={dropout}: expected a share from 0 up to but not including 1, such as 0.1")
+        self.head_dim = head_dim(d_model, num_heads)
+        self.num_heads = num_heads
+        if position == "rotary" and self.head_dim % 2:
+            raise UsageError(
+                f"position=rotary turns pairs of features, but d_model={d_model} with num_heads={num_heads} gives "
+                f"heads of odd width {self.head_dim}; choose an even width, or position=sinusoidal"
+            )
+        self.d_model = d_model
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.position = position
+        self.implementation = implementation
+        self.layouts = LayoutCache(pattern)
+        self.embedding = build_embedding(inputs, d_model, project_inputs)
+        self.encoder = Encoder(
+            num_layers=num_layers,
+            d_model=d_model,
+            num_heads=num_heads,
+            d_ff=d_ff,
+            dropout=dropout,
+            norm=norm,
+            implementation=implementation,
+            checkpoint_every=checkpoint_every,
+        )
+        self.head = nn.Linear(d_model, num_classes)
+        initialise(self.embedding, self.encoder, self.head)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Ids (batch, N) or vectors (batch, N, width) -> logits (batch, N, num_classes); never softmaxed."""
+        num_tokens, device = inputs.shape[1], inputs.device
+        x = self.embedding(inputs)
+        turn = None
+        if self.position == "sinusoidal":
+            x = x + sinusoidal(num_tokens, x.shape[-1], device).to(x.dtype)
+        elif self.position == "rotary":
+            turn = rotation(num_tokens, self.head_dim, device)
+        x = self.encoder(x, self.layouts.get(num_tokens, device), turn)
+        return self.head(x)
+
+    def num_edges(self, num_tokens: int) -> int:
+        """Attended (query, key) pairs of one layer, in the mean over its heads."""
+        layout = self.layouts.get(num_tokens, torch.device("cpu"))
+        return layout.num_edges // (layout.num_heads or 1)
+
+    def explain(self, layout: IndexList, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
+        """Which implementation of attention takes q, k and v of `dtype` on `device`, and why.
+
+        Raises UsageError when the one asked for does not exist or cannot take them.
+        """
+        layout = layout.to(device)
+        q = torch.empty(self.head_dim, dtype=dtype, device=device).expand(1, self.num_heads, layout.num_tokens, -1)
+        if self.implementation != "auto":
+            return self.implementation, self._why_asked_for(q, layout)
+        refusals = {name: why_not(name, q, q, q, layout) for name in IMPLEMENTATIONS}
+        chosen = next(name for name, refusal in refusals.items() if refusal is None)
+        others = [f"not {name}: {refusal}" for name, refusal in refusals.items() if refusal is not None]
+        return chosen, "; ".join([IMPLEMENTATIONS[chosen].summary, *others])
+
+    def _why_asked_for(self, q: Tensor, layout: IndexList) -> str:
+        try:
+            refusal = why_not(self.implementation, q, q, q, layout)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if refusal is not None:
+            raise UsageError(f"implementation={self.implementation}: {refusal}; auto takes one that fits")
+        return "asked for"
+
+
+def _check_at_least(minimum: int, **options: int) -> None:
+    for name, value in options.items():
+        if value < minimum:
+            raise UsageError(f"{name}={value}: expected {minimum} or more")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name}={value}: expected one of {', '.join(allowed)}")
