@@ -143,6 +143,7 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "error: model.num_layer: base has no such option; did you mean num_layers?",
         ),
         (["model.d_model=["], "options are written name=value"),
+        (["folder=/dev/null/run"], "error: /dev/null/run: Not a directory; give another path"),
     ],
 )
 def test_a_misspelt_option_ends_with_the_nearest_one_and_leaves_nothing_behind(tmp_path, arguments, message):

@@ -98,6 +98,18 @@ def test_a_head_with_more_classes_than_the_data_is_allowed_and_one_with_fewer_is
     assert not (tmp_path / "other").exists()
 
 
+def test_a_source_of_ones_own_needs_a_class_and_a_yaml_and_nothing_else(composed, tmp_path):
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "parity.yaml").write_text("_target_: tests.longtag.toy.Parity\nlength: 200\n")
+    options = ("data=parity", "tokens=64", "pattern=window", "logger=none", "trainer.accelerator=cpu")
+    steps = ("trainer.max_steps=40", "trainer.val_check_interval=40", "model.d_model=16")
+    run_in_folder(composed(f"hydra.searchpath=[file://{tmp_path}/conf]", *options, *steps))
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["data"] == "parity"
+    assert summary["test/accuracy"] == 1
+    assert summary["test/f1/odd"] == 1
+
+
 def refused(tmp_path: Path, configs: tuple, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run_in_folder(configs)

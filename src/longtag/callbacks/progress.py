@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 
 SHORT_NAMES = {
     "train/loss": "loss",
@@ -29,7 +29,7 @@ class Progress(Callback):
     def __init__(self, *, plain_every_seconds: float = 10.0) -> None:
         self.plain_every_seconds = plain_every_seconds
         self._console = Console(file=sys.stdout)
-        self._live: Live | None = None
+        self._bar: Bar | None = None
         self._started = 0.0
         self._first_step = 0
         self._last_plain = 0.0
@@ -39,8 +39,9 @@ class Progress(Callback):
         self._started = time.perf_counter()
         self._first_step = trainer.global_step
         if trainer.is_global_zero and self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False)
-            self._live.start()
+            self._bar = Bar(BarColumn(20), TextColumn("{task.description}"), console=self._console, auto_refresh=False)
+            self._bar.add_task("", total=trainer.max_steps)
+            self._bar.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -50,8 +51,8 @@ class Progress(Callback):
         line = self._training_line(trainer)
         is_due = time.perf_counter() - self._last_plain >= self.plain_every_seconds
         is_edge = trainer.global_step in (self._first_step + 1, trainer.max_steps)
-        if self._live is not None:
-            self._live.update(Text(line), refresh=True)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, description=line, refresh=True)
         elif is_due or is_edge:
             print(line, flush=True)
             self._last_plain = time.perf_counter()
@@ -65,15 +66,15 @@ class Progress(Callback):
             for name, short in SHORT_NAMES.items()
             if name[:3] == "val" and name in figures
         )
-        if self._live is not None:
-            self._live.console.print(f"step {trainer.global_step}  {self._validation}", highlight=False)
+        if self._bar is not None:
+            self._bar.console.print(f"step {trainer.global_step}  {self._validation}", highlight=False)
         elif trainer.state.fn == "fit":
             print(f"step {trainer.global_step}  {self._validation}", flush=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def _training_line(self, trainer: L.Trainer) -> str:
         figures = trainer.callback_metrics

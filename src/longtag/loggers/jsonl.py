@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 
 class JsonlLogger(Logger):
