@@ -89,5 +89,6 @@ def _quieten_lightning() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*treespec, LeafSpec.*",
+        ".*sync_dist=True.*",  # the metrics have summed over the devices already
     ):
         warnings.filterwarnings("ignore", message)
