@@ -1,0 +1,1 @@
+"""Attention over an index list: forward and backward without atomics, in float32 arithmetic."""

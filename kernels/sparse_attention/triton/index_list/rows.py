@@ -1,0 +1,56 @@
+"""How all kernels of the index list read and write rows of head_dim."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dims_of(piece, BLOCK_D: tl.constexpr):
+    """The dims of head_dim that belong to a piece."""
+    return piece * BLOCK_D + tl.arange(0, BLOCK_D)
+
+
+@triton.jit
+def gather_rows(
+    start,
+    row_sq,
+    stride,
+    dim_d,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    QUERIES: tl.constexpr,
+    FAR: tl.constexpr,
+):
+    """(s, q, d): row `row_sq` of a matrix whose rows lie `stride` elements apart; zeros where it is -1.
+
+    FAR: offsets within a head may pass 2^31 elements, and need twice the arithmetic.
+    """
+    row_sqd = row_sq[:, :, None]
+    mask_sqd = row_sqd >= 0
+    if HEAD_DIM % BLOCK_D != 0:
+        mask_sqd = mask_sqd & (dim_d < HEAD_DIM)[None, None, :]
+    if FAR:
+        row_sqd = row_sqd.to(tl.int64)
+    # Threads are spread first over the dims that the compiler takes to be contiguous. Being told so of neighbouring
+    # queries it leaves all slots of a query to one thread, and sums over slots need no exchange between threads.
+    address_sqd = tl.max_contiguous(start + (row_sqd * stride + dim_d[None, None, :]), [1, min(2, QUERIES), BLOCK_D])
+    return tl.load(address_sqd, mask=mask_sqd, other=0.0)
+
+
+@triton.jit
+def load_rows(start, row_q, stride, valid_q, dim_d, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """(q, d) rows of a matrix; zeros where a row is not valid."""
+    mask_qd = valid_q[:, None]
+    if HEAD_DIM % BLOCK_D != 0:
+        mask_qd = mask_qd & (dim_d < HEAD_DIM)[None, :]
+    return tl.load(start + ((row_q.to(tl.int64) * stride)[:, None] + dim_d[None, :]), mask=mask_qd, other=0.0)
+
+
+@triton.jit
+def store_rows(start, row_q, stride, valid_q, dim_d, value_qd, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Write (q, d) rows in the dtype of the matrix; rows that are not valid stay as they are."""
+    mask_qd = valid_q[:, None]
+    if HEAD_DIM % BLOCK_D != 0:
+        mask_qd = mask_qd & (dim_d < HEAD_DIM)[None, :]
+    address_qd = start + ((row_q.to(tl.int64) * stride)[:, None] + dim_d[None, :])
+    tl.store(address_qd, value_qd.to(start.dtype.element_ty), mask=mask_qd)

@@ -1,0 +1,95 @@
+"""Launch parameters: the rule, what a user has tuned, and what a broken cache does."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparse_attention import tune
+from sparse_attention.testing import awkward_layout
+from sparse_attention.triton import why_not
+from sparse_attention.triton.index_list import launch
+from sparse_attention.triton.index_list.launch import Tile, Tiles, cache_path, rule, store, tiles_for
+
+CPU = torch.device("cpu")
+TUNED = Tiles(Tile(2, 4), Tile(4, 4, 2, 96), Tile(8, 1), 32)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    launch._tuned_for.cache_clear()
+
+
+def test_stored_parameters_are_found_again() -> None:
+    store({(2, 40, 3): TUNED}, CPU)
+    assert tiles_for(torch.bfloat16, 40, 3, CPU) == TUNED
+    assert tiles_for(torch.float32, 40, 3, CPU) == rule(4, 40, 3)
+
+
+def test_storing_keeps_what_was_tuned_before() -> None:
+    store({(2, 40, 3): TUNED}, CPU)
+    path = store({(2, 48, 3): rule(2, 48, 3)}, CPU)
+    assert set(json.loads(path.read_text())) == {"2 40 3", "2 48 3"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"2 40 3": {"piece": 64}}', "[]"])
+def test_a_cache_that_cannot_be_read_is_passed_over(content: str) -> None:
+    path = cache_path("cpu")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert tiles_for(torch.bfloat16, 40, 3, CPU) == rule(2, 40, 3)
+
+
+@pytest.mark.parametrize("itemsize", [2, 4])
+@pytest.mark.parametrize("head_dim", [8, 64, 80, 128, 768, 1024])
+@pytest.mark.parametrize("slots", [1, 5, 8, 4096])
+def test_all_tiles_have_power_of_two_sides(itemsize: int, head_dim: int, slots: int) -> None:
+    tiles = rule(itemsize, head_dim, slots)
+    sides = [side for tile in (tiles.forward, tiles.by_query, tiles.by_key) for side in (tile.rows, tile.slots)]
+    assert all(side & (side - 1) == 0 for side in [*sides, tiles.piece])
+
+
+def test_candidates_for_tuning_fit_the_list() -> None:
+    shape = tune.Shape(torch.bfloat16, 64, 4, 1000)
+    assert all(tile.slots <= 4 for tile in tune.candidates(shape, "forward"))
+
+
+def test_tuning_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        tune.main([])
+    assert "torch sees none" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_tuning_leaves_parameters_that_the_library_reads() -> None:
+    tune.main(["--shape", "16", "2", "--tokens", "1000", "--processes", "4"])
+    assert (2, 16, 2) in launch._tuned_for(torch.cuda.get_device_name())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "slots", "reason"),
+    [
+        (torch.float64, 16, 2, "too coarse for float64"),
+        (torch.float32, 4, 2, "head_dim 4 is not between 8 and 1024"),
+        (torch.float32, 2048, 2, "head_dim 2048 is not between 8 and 1024"),
+        (torch.float32, 16, 5000, "5000 keys"),
+        (torch.bfloat16, 16, 2, None),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused_with_the_reason(
+    dtype: torch.dtype, head_dim: int, slots: int, reason: str | None
+) -> None:
+    q = torch.empty(1, 1, 3, head_dim, dtype=dtype, device="meta")
+    answer = why_not(q, q, q, awkward_layout("drawn at random", num_tokens=3, num_slots=slots))
+    assert answer is None if reason is None else reason in str(answer)
+
+
+def test_the_cpu_is_refused() -> None:
+    q = torch.empty(1, 1, 3, 8)
+    assert why_not(q, q, q, awkward_layout("drawn at random", num_tokens=3, num_slots=2)) == (
+        "it needs a GPU, and q is on the CPU"
+    )
