@@ -1,7 +1,13 @@
-"""Tests marked `gpu` run where there is a CUDA device and are skipped elsewhere."""
+"""Tests marked `gpu` run where there is a CUDA device and are skipped elsewhere; kernels are interpreted there."""
+
+import os
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Before anything imports Triton, which reads this once.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

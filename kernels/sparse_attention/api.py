@@ -1,4 +1,4 @@
-"""`sparse_attention`: check the inputs, choose an implementation, call it."""
+"""`sparse_attention` and `sparse_self_attention`: check the inputs, choose an implementation, call it."""
 
 from __future__ import annotations
 
@@ -72,6 +72,29 @@ def sparse_attention(
         if pattern.full_rows:
             out, lse = overwrite_full_rows(out, lse, q, k, v, pattern.full_rows_index, factor)
     return (out, lse) if return_lse else out
+
+
+def sparse_self_attention(
+    qkv: Tensor, pattern: IndexList, *, scale: float | None = None, implementation: str = "auto"
+) -> Tensor:
+    """`sparse_attention` of the three parts of one fused projection.
+
+    qkv: (batch, N, 3, heads, head_dim), the output of a projection to q, k and v in this order, seen as five dims.
+
+    Returns out (batch, heads, N, head_dim). Everything else is as in `sparse_attention`, to which this is equal; but an
+    implementation that can fills one gradient for qkv, where autograd would join three of them by a copy.
+    """
+    if qkv.dim() != 5 or qkv.shape[2] != 3:
+        raise ValueError(f"qkv: expected shape (batch, length, 3, heads, head_dim), got {tuple(qkv.shape)}")
+    (qkv,) = _as_autocast_does(qkv)
+    # unbind, because the backward of indexing would fill a whole gradient of qkv for each part.
+    q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+    chosen = IMPLEMENTATIONS[choose(implementation, q, k, v, pattern)]
+    if chosen.load_fused is None or pattern.full_rows:
+        return sparse_attention(q, k, v, pattern, scale=scale, implementation=implementation)
+    factor = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    with torch.autocast(qkv.device.type, enabled=False):
+        return chosen.load_fused()(qkv, pattern, factor)[0]
 
 
 def _as_autocast_does(*tensors: Tensor) -> tuple[Tensor, ...]:

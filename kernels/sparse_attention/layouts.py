@@ -82,6 +82,8 @@ class IndexList:
             _check_range(indices, self.num_keys)
             _check_rows_are_empty(indices, self.full_rows)
         self.indices = indices.to(torch.int32).contiguous()
+        self._transposed: TransposedLists | None = None
+        self._full_rows_index: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -102,15 +104,20 @@ class IndexList:
     def device(self) -> torch.device:
         return self.indices.device
 
-    @cached_property
+    @property
     def transposed(self) -> TransposedLists:
         """The table's edges sorted by key; built at first use and shared by everyone who holds this layout."""
-        return TransposedLists.build(self.indices, self.num_keys)
+        # No cached_property, whose lock of Python 3.11 torch.compile cannot trace.
+        if self._transposed is None:
+            self._transposed = TransposedLists.build(self.indices, self.num_keys)
+        return self._transposed
 
-    @cached_property
+    @property
     def full_rows_index(self) -> Tensor:
         """`full_rows` as an int64 tensor on the layout's device."""
-        return torch.tensor(self.full_rows, dtype=torch.int64, device=self.device)
+        if self._full_rows_index is None:
+            self._full_rows_index = torch.tensor(self.full_rows, dtype=torch.int64, device=self.device)
+        return self._full_rows_index
 
     @property
     def degrees(self) -> Tensor:
@@ -144,9 +151,8 @@ class IndexList:
         if indices is self.indices:
             return self
         moved = IndexList(indices, self.num_keys, self.full_rows, validate=False)
-        for name in ("transposed", "full_rows_index"):
-            if name in self.__dict__:
-                moved.__dict__[name] = self.__dict__[name].to(device)
+        if self._transposed is not None:
+            moved._transposed = self._transposed.to(device)
         if "num_edges" in self.__dict__:
             moved.__dict__["num_edges"] = self.num_edges
         return moved

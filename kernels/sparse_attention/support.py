@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import triton
 from .layouts import IndexList
 
 Attend = Callable[[Tensor, Tensor, Tensor, IndexList, float], tuple[Tensor, Tensor]]
 """(q, k, v, layout, scale) -> (out, lse) over the layout's table; queries in `full_rows` come out as empty rows."""
+
+AttendFused = Callable[[Tensor, IndexList, float], tuple[Tensor, Tensor]]
+"""The same of qkv (batch, N, 3, heads, head_dim), for which it gives one gradient."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -21,11 +25,25 @@ class Implementation:
     """summary:  what it is, for people who ask why it was taken.
     load:     imports it; called only when it is used, since what it imports may be missing.
     why_not:  (q, k, v, layout) -> why it cannot take these inputs, or None.
+    load_fused: imports its entry for one fused projection, if it has one.
     """
 
     summary: str
     load: Callable[[], Attend]
     why_not: Callable[[Tensor, Tensor, Tensor, IndexList], str | None]
+    load_fused: Callable[[], AttendFused] | None = None
+
+
+def _load_triton() -> Attend:
+    from .ops import index_list_attention
+
+    return index_list_attention
+
+
+def _load_fused_triton() -> AttendFused:
+    from .ops import fused_index_list_attention
+
+    return fused_index_list_attention
 
 
 def _load_reference() -> Attend:
@@ -36,6 +54,12 @@ def _load_reference() -> Attend:
 
 # In the order in which `auto` prefers them; the last one takes everything.
 IMPLEMENTATIONS: dict[str, Implementation] = {
+    "triton": Implementation(
+        summary="fused Triton kernels, nothing of size (N, n, d) in memory",
+        load=_load_triton,
+        why_not=triton.why_not,
+        load_fused=_load_fused_triton,
+    ),
     "reference": Implementation(
         summary="plain torch, on any device",
         load=_load_reference,

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from longtag.errors import UsageError
 from longtag.model.rotary import Rotation, rotate_queries_and_keys
-from sparse_attention import IndexList, sparse_attention
+from sparse_attention import IndexList, sparse_self_attention
 
 
 class SparseSelfAttention(nn.Module):
     """One projection to q, k and v, the sparse operator, and an output projection.
 
-    q, k and v are strided views into the projection's output and reach the operator without a copy.
+    The projection's output reaches the operator as it is: q, k and v are views into it, without a copy.
     Raises UsageError when `num_heads` does not divide `d_model`.
     """
 
@@ -32,9 +32,7 @@ class SparseSelfAttention(nn.Module):
         projected = self.qkv(x_bnm.flatten(0, 1))
         if rotation is not None:
             projected = rotate_queries_and_keys(projected, shape_bn3hd, rotation)
-        # unbind, because the backward of indexing would fill a whole (b, n, 3, h, d) for each of q, k and v.
-        q_bhnd, k_bhnd, v_bhnd = (part.transpose(1, 2) for part in projected.view(shape_bn3hd).unbind(2))
-        out_bhnd = sparse_attention(q_bhnd, k_bhnd, v_bhnd, layout, implementation=self.implementation)
+        out_bhnd = sparse_self_attention(projected.view(shape_bn3hd), layout, implementation=self.implementation)
         return self.output(out_bhnd.transpose(1, 2).flatten(2))
 
 

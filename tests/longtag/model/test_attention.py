@@ -9,15 +9,15 @@ from longtag.model.rotary import rotation
 
 @pytest.fixture
 def received(monkeypatch):
-    """The q, k and v that the operator was called with."""
+    """The fused q, k and v that the operator was called with."""
     calls = []
-    operator = longtag.model.attention.sparse_attention
+    operator = longtag.model.attention.sparse_self_attention
 
-    def recording(q, k, v, *args, **kwargs):
-        calls.append((q, k, v))
-        return operator(q, k, v, *args, **kwargs)
+    def recording(qkv, *args, **kwargs):
+        calls.append(qkv)
+        return operator(qkv, *args, **kwargs)
 
-    monkeypatch.setattr(longtag.model.attention, "sparse_attention", recording)
+    monkeypatch.setattr(longtag.model.attention, "sparse_self_attention", recording)
     return calls
 
 
@@ -28,8 +28,8 @@ def test_q_k_and_v_reach_the_operator_as_views_into_the_projection(received, den
     attention.qkv.register_forward_hook(lambda module, args, output: projections.append(output))
     attention(torch.randn(3, 5, 32), dense(5), rotation(5, 16, torch.device("cpu")) if turned else None)
 
-    (projection,), ((q, k, v),) = projections, received
-    for position, part in enumerate((q, k, v)):
+    (projection,), (qkv,) = projections, received
+    for position, part in enumerate(part.transpose(1, 2) for part in qkv.unbind(2)):
         assert part.shape == (3, 2, 5, 16)
         assert part.stride() == (5 * 96, 16, 96, 1)
         assert part.untyped_storage().data_ptr() == projection.untyped_storage().data_ptr()
