@@ -21,7 +21,17 @@ from torch import Tensor
 from .patterns import random
 from .triton.index_list.backward import backward
 from .triton.index_list.forward import forward
-from .triton.index_list.launch import Tile, Tiles, cache_path, keeps_weights, piece_width, rule, store, tiles_for
+from .triton.index_list.launch import (
+    Tile,
+    Tiles,
+    cache_path,
+    keeps_weights,
+    piece_width,
+    power_of_two,
+    rule,
+    store,
+    tiles_for,
+)
 
 COMMON = ((64, 4), (64, 8), (64, 16), (64, 32), (64, 64), (32, 8), (128, 8), (768, 8))
 """(head_dim, slots) that are tuned when none are named."""
@@ -56,8 +66,9 @@ def candidates(shape: Shape, kernel: str) -> list[Tile]:
         return [Tile(*size) for size in sizes]
     sizes = ((rows, 8, 1), (rows // 2, 8, 1), (2 * rows, 8, 2), (rows, 4, 1), (2 * rows, 4, 1), (2 * rows, 4, 2))
     crowded = Tile(rows, 8, 1, registers=64 if kernel == "forward" else 96)
-    tiles = [*(Tile(*size) for size in sizes), crowded]
-    return [tile for tile in tiles if tile.slots < 2 * shape.slots]
+    widest = power_of_two(shape.slots)
+    tiles = [replace(tile, slots=min(tile.slots, widest)) for tile in (*(Tile(*size) for size in sizes), crowded)]
+    return list(dict.fromkeys(tiles))
 
 
 def piece_candidates(shape: Shape) -> list[int]:

@@ -52,9 +52,13 @@ def test_all_tiles_have_power_of_two_sides(itemsize: int, head_dim: int, slots: 
     assert all(side & (side - 1) == 0 for side in [*sides, tiles.piece])
 
 
-def test_candidates_for_tuning_fit_the_list() -> None:
-    shape = tune.Shape(torch.bfloat16, 64, 4, 1000)
-    assert all(tile.slots <= 4 for tile in tune.candidates(shape, "forward"))
+@pytest.mark.parametrize(("slots", "widest"), [(1, 1), (2, 2), (3, 4), (4, 4), (8, 8), (64, 8)])
+@pytest.mark.parametrize("kernel", ["forward", "by_query"])
+def test_candidates_for_tuning_fit_the_list(kernel: str, slots: int, widest: int) -> None:
+    candidates = tune.candidates(tune.Shape(torch.bfloat16, 64, slots, 1000), kernel)
+    assert len(candidates) > 2
+    assert max(tile.slots for tile in candidates) == widest
+    assert len(set(candidates)) == len(candidates)
 
 
 def test_tuning_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
