@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, cast, get_args, get_origin
 import torch
 from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
@@ -60,6 +60,8 @@ def check(config: DictConfig, choices: Mapping[str, str]) -> None:
     """
     try:
         values = plain(config)
+    except MissingMandatoryValue as error:
+        raise UsageError(f"{error.full_key}: has no default; give {error.full_key}=...") from error
     except OmegaConfBaseException as error:
         raise UsageError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     problems = [
@@ -153,6 +155,8 @@ def _described(hint: Any) -> str:
         return " or ".join(dict.fromkeys(_described(argument) for argument in arguments))
     if origin is not None and issubclass(origin, Mapping):
         return "a mapping"
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)}: {', '.join(map(_described, arguments))}"
     if origin is not None and arguments and issubclass(origin, typing.Collection):
         return "a list, each item " + _described(arguments[0])
     return getattr(hint, "__name__", str(hint))

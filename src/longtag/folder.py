@@ -85,9 +85,9 @@ class RunFolder:
         return path.read_text().strip() if path.is_file() else None
 
     def _remove_if_empty(self) -> None:
-        for folder in (self.checkpoints, self.path, *self.path.parents):
-            if folder.name == "outputs" or not folder.is_dir() or any(os.scandir(folder)):
-                if folder == self.checkpoints:
-                    continue
-                return
-            folder.rmdir()
+        """Remove what was made for a run that did not happen: its folder, and those above it up to ``outputs``."""
+        names = [folder.name for folder in self.path.parents]
+        above = self.path.parents[: names.index("outputs") + 1] if "outputs" in names else ()
+        for folder in (self.checkpoints, self.path, *above):
+            if folder.is_dir() and not any(os.scandir(folder)):
+                folder.rmdir()

@@ -95,7 +95,8 @@ def test_every_option_has_a_comment(path):
             "trainer.max_epochs=3: set by the run itself; crops never run out; give trainer.max_steps",
         ),
         ("model._target_=longtag.modle.X", "model._target_=longtag.modle.X: cannot be imported"),
-        ("pattern=file", "pattern.path: Missing mandatory value"),
+        ("pattern=file", r"pattern.path: has no default; give pattern.path=\.\.\."),
+        ("optim.betas=[0.9]", r"optim.betas=\[0.9\]: expected a list of 2: a number, a number"),
     ],
 )
 def test_a_value_that_does_not_fit_its_signature_is_named(composed, override, message):

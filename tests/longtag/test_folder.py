@@ -13,12 +13,21 @@ HYDRA: Any = OmegaConf.create({"overrides": {"task": ["tokens=8"]}})
 
 
 def test_a_run_that_was_refused_leaves_no_folder(tmp_path):
-    path = tmp_path / "outputs" / "day" / "run"
+    path = tmp_path / "mine" / "outputs" / "day" / "run"
     path.mkdir(parents=True)
     with pytest.raises(UsageError), RunFolder(path):
         raise UsageError("refused")
-    assert not (tmp_path / "outputs" / "day").exists()
-    assert (tmp_path / "outputs").is_dir()
+    assert not (tmp_path / "mine" / "outputs").exists()
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_a_run_that_was_refused_leaves_other_runs_alone(tmp_path):
+    path = tmp_path / "outputs" / "day" / "run"
+    path.mkdir(parents=True)
+    (tmp_path / "outputs" / "other").mkdir()
+    with pytest.raises(UsageError), RunFolder(path):
+        raise UsageError("refused")
+    assert [folder.name for folder in (tmp_path / "outputs").iterdir()] == ["other"]
 
 
 def test_a_folder_with_anything_in_it_is_kept(tmp_path):

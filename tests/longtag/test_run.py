@@ -125,7 +125,7 @@ def test_a_crop_longer_than_every_block_is_refused(composed, tmp_path):
 
 
 def test_a_pattern_with_an_impossible_option_is_refused(tiny, tmp_path):
-    refused(tmp_path, tiny("pattern.window=-3"), "pattern: window=-3")
+    refused(tmp_path, tiny("pattern.window=-3"), "pattern.window=-3: ")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Layouts that were built already, so that a pattern is worked out once for each length."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,8 @@ class LayoutCache:
             try:
                 layout = self.pattern(num_tokens)
             except ValueError as error:
-                raise UsageError(f"pattern: {error}") from error
+                named = re.match(r"\w+=", str(error))
+                raise UsageError(f"pattern{'.' if named else ': '}{error}") from error
             self._layouts[key] = layout.to(device)
             if len(self._layouts) > self.capacity:
                 self._layouts.popitem(last=False)
