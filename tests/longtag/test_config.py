@@ -2,9 +2,9 @@
 
 import inspect
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -157,14 +157,13 @@ def test_a_misspelt_option_ends_with_the_nearest_one_and_leaves_nothing_behind(t
 
 @pytest.mark.parametrize("argument", [["--help"], ["--cfg", "job"]], ids=["help", "cfg"])
 def test_help_and_config_answer_in_under_two_seconds(tmp_path, argument):
-    seconds = []
-    for _ in range(2):
-        start = time.perf_counter()
-        done = train(*argument, cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
+    # Of processor time, since other tests may run beside this one.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = train(*argument, cwd=tmp_path)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
-    assert "keys_per_query" in done.stdout or "dilations" in done.stdout
-    assert min(seconds) < 2
+    assert "dilations" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
 
 
 def test_the_hugging_face_package_called_kernels_is_not_shadowed():
