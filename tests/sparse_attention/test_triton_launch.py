@@ -52,6 +52,13 @@ def test_all_tiles_have_power_of_two_sides(itemsize: int, head_dim: int, slots: 
     assert all(side & (side - 1) == 0 for side in [*sides, tiles.piece])
 
 
+def test_a_limit_on_registers_is_only_for_compilers_that_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Tile(4, 8, 2).options == {"num_warps": 2}
+    assert Tile(4, 8, 2, registers=64).options == {"num_warps": 2, "maxnreg": 64}
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert Tile(4, 8, 2, registers=64).options == {"num_warps": 2}
+
+
 @pytest.mark.parametrize(("slots", "widest"), [(1, 1), (2, 2), (3, 4), (4, 4), (8, 8), (64, 8)])
 @pytest.mark.parametrize("kernel", ["forward", "by_query"])
 def test_candidates_for_tuning_fit_the_list(kernel: str, slots: int, widest: int) -> None:

@@ -92,7 +92,7 @@ def _score_gradients(
         *d_out.stride()[:3], *v.stride()[:3], *weights.stride()[:2], *lse.stride()[:2], head_stride(indices, 2),
         HAS_D_LSE=d_lse is not None, NUM_SLOTS=indices.shape[-1],
         HEAD_DIM=head_dim, BLOCK_D=power_of_two(head_dim), QUERIES=tile.rows,
-        SLOTS=power_of_two(indices.shape[-1]), FAR=is_far(v), num_warps=tile.warps, maxnreg=tile.registers,
+        SLOTS=power_of_two(indices.shape[-1]), FAR=is_far(v), **tile.options,
     )  # fmt: skip
     return d_score
 
@@ -111,7 +111,7 @@ def _by_query(
         head_stride(indices, 2),
         HAS_D_LSE=d_lse is not None, NUM_SLOTS=indices.shape[-1],
         HEAD_DIM=head_dim, BLOCK_D=power_of_two(head_dim),
-        QUERIES=tile.rows, SLOTS=tile.slots, FAR=is_far(k), num_warps=tile.warps, maxnreg=tile.registers,
+        QUERIES=tile.rows, SLOTS=tile.slots, FAR=is_far(k), **tile.options,
     )  # fmt: skip
     return weight, d_score
 

@@ -45,7 +45,7 @@ def backward(
     _by_key_kernel[(ceil_div(num_keys, tile.rows), *programs)](
         d_out, q, weight, d_score, offsets, edges, order, dk, dv, num_keys, long, *rows, *dk.stride()[:3], *lists,
         **constants, KEYS=tile.rows, CHUNK=tile.slots, FAR=is_far(d_out) or is_far(q),
-        num_warps=tile.warps, maxnreg=tile.registers,
+        **tile.options,
     )  # fmt: skip
     if num_edges <= long:
         return

@@ -49,7 +49,7 @@ def _launch(
         *q.stride()[:3], *k.stride()[:3], *out.stride()[:3], *lse.stride()[:2], head_stride(indices, 2),
         KEEP_WEIGHTS=weights is not None, NUM_SLOTS=indices.shape[-1],
         HEAD_DIM=head_dim, BLOCK_D=power_of_two(head_dim),
-        QUERIES=tile.rows, SLOTS=slots, FAR=is_far(k), num_warps=tile.warps, maxnreg=tile.registers,
+        QUERIES=tile.rows, SLOTS=slots, FAR=is_far(k), **tile.options,
     )  # fmt: skip
 
 

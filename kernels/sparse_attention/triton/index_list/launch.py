@@ -26,6 +26,13 @@ class Tile:
     warps: int = 1
     registers: int | None = None
 
+    @property
+    def options(self) -> dict[str, int]:
+        """What Triton's compiler is told; a limit on registers is known to the one for NVIDIA alone."""
+        if self.registers is None or torch.version.hip is not None:
+            return {"num_warps": self.warps}
+        return {"num_warps": self.warps, "maxnreg": self.registers}
+
 
 @dataclass(frozen=True)
 class Tiles:

@@ -81,7 +81,7 @@ def weighted_sums(weight: Tensor, v: Tensor, indices: Tensor, tiles: Tiles, tile
 def _gather_constants(k: Tensor, indices: Tensor, tiles: Tiles, tile: Tile) -> dict[str, Any]:
     return {
         "NUM_SLOTS": indices.shape[-1], "HEAD_DIM": k.shape[-1], "BLOCK_D": piece_width(k.shape[-1], tiles),
-        "QUERIES": tile.rows, "SLOTS": tile.slots, "FAR": is_far(k), "num_warps": tile.warps, "maxnreg": tile.registers,
+        "QUERIES": tile.rows, "SLOTS": tile.slots, "FAR": is_far(k), **tile.options,
     }  # fmt: skip
 
 
