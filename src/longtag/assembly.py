@@ -19,6 +19,7 @@ from longtag.callbacks.last_checkpoint import LastCheckpoint
 from longtag.callbacks.last_validation import LastValidation
 from longtag.callbacks.resumption import Resumption
 from longtag.callbacks.summary import Summary
+from longtag.checkpoint_file import WholeCheckpoints
 from longtag.data import Source
 from longtag.errors import UsageError
 from longtag.folder import RunFolder
@@ -152,6 +153,7 @@ def _build_trainer(
             *fixed,
             LastCheckpoint(folder.last_checkpoint),
         ],
+        plugins=[WholeCheckpoints()],
         default_root_dir=str(folder.path),
         max_epochs=-1,
         check_val_every_n_epoch=None,

@@ -26,6 +26,7 @@ HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 TRAINER_SET_BY_RUN = {
     "logger": "choose with logger=...",
     "callbacks": "choose with callbacks=...",
+    "plugins": "one that keeps checkpoints whole is in use",
     "default_root_dir": "choose with folder=...",
     "max_epochs": "crops never run out; give trainer.max_steps",
     "check_val_every_n_epoch": "crops never run out; give trainer.val_check_interval",

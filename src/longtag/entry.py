@@ -5,6 +5,7 @@
 
 import contextlib
 import difflib
+import errno
 import os
 import re
 import sys
@@ -39,6 +40,8 @@ def readable_errors(conf: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         _leave("interrupted", 130)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _leave("no space left on the disk; free some and give the same folder=... again to go on", 2)
         if error.filename is None:
             raise
         _leave(f"{error.filename}: {error.strerror}; give another path, for example folder=outputs/mine", 2)

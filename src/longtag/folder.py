@@ -77,8 +77,11 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace summary.json in one step, so that a reader never sees half of it."""
         draft = self.summary.with_suffix(".json.part")
-        draft.write_text(json.dumps(summary, indent=2) + "\n")
-        draft.replace(self.summary)
+        try:
+            draft.write_text(json.dumps(summary, indent=2) + "\n")
+            draft.replace(self.summary)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _known_run_id(self) -> str | None:
         path = self.path / "run_id"
