@@ -153,7 +153,10 @@ def _described(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_described(argument) for argument in arguments))
+        # In an order of our own: `typing` hands out the order in which a union was first written anywhere.
+        return " or ".join(
+            sorted({_described(argument) for argument in arguments}, key=lambda word: (word == "null", word))
+        )
     if origin is not None and issubclass(origin, Mapping):
         return "a mapping"
     if origin is tuple and Ellipsis not in arguments:

@@ -79,7 +79,7 @@ def test_every_option_has_a_comment(path):
         ("pattern.dilations=[1,x]", r"pattern.dilations=\[1, 'x'\]: expected a list, each item an integer"),
         ("crops.val_limit=few", "crops.val_limit=few: expected an integer or null"),
         ("trainer.precision=17", "trainer.precision=17: expected one of"),
-        ("trainer.gradient_clip_val=x", "trainer.gradient_clip_val=x: expected an integer or a number or null"),
+        ("trainer.gradient_clip_val=x", "trainer.gradient_clip_val=x: expected a number or an integer or null"),
         ("callbacks.progress.plain_every_seconds=x", "callbacks.progress.plain_every_seconds=x: expected a number"),
         ("logger.wandb.mode=maybe", "logger.wandb.mode=maybe: expected one of auto, online, offline"),
         ("tokens=many", "tokens=many: expected an integer"),
