@@ -2,12 +2,15 @@
 
 from . import patterns
 from .api import sparse_attention, sparse_self_attention
-from .layouts import IndexList
+from .layouts import BlockSparse, Dense, IndexList, Layout
 from .support import IMPLEMENTATIONS, explain, why_not
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "BlockSparse",
+    "Dense",
     "IndexList",
+    "Layout",
     "explain",
     "patterns",
     "sparse_attention",

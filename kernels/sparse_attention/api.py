@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .full_rows import overwrite_full_rows
-from .layouts import IndexList
+from .layouts import IndexList, Layout
 from .support import IMPLEMENTATIONS, choose
 
 
@@ -17,7 +17,7 @@ def sparse_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    pattern: IndexList,
+    pattern: Layout,
     *,
     scale: float | None = None,
     implementation: str = "auto",
@@ -30,7 +30,7 @@ def sparse_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    pattern: IndexList,
+    pattern: Layout,
     *,
     scale: float | None = None,
     implementation: str = "auto",
@@ -42,7 +42,7 @@ def sparse_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    pattern: IndexList,
+    pattern: Layout,
     *,
     scale: float | None = None,
     implementation: str = "auto",
@@ -52,7 +52,8 @@ def sparse_attention(
 
     q:       (batch, heads, N, head_dim), float32, float16, bfloat16 or float64; any strides, views need no copy.
     k, v:    (batch, heads, M, head_dim), dtype and device as q.
-    pattern: an IndexList of N queries and M keys on the same device; of its own per head if it has a heads dim.
+    pattern: a layout of N queries and M keys on the same device: an IndexList, BlockSparse or Dense, or what a function
+             of `sparse_attention.patterns` returns; of its own per head if it has a heads dim.
     scale:   factor on the scores; head_dim ** -0.5 where it is not given.
     implementation: "auto", or one of `sparse_attention.IMPLEMENTATIONS`; `explain` says what "auto" takes and why.
     return_lse: also return the log of the sum of exp(score) of each query, so that parts can be merged.
@@ -65,17 +66,19 @@ def sparse_attention(
     Raises ValueError when inputs and pattern do not fit, or the implementation asked for cannot take them.
     """
     q, k, v = _as_autocast_does(q, k, v)
-    attend = IMPLEMENTATIONS[choose(implementation, q, k, v, pattern)].load()
+    pattern = _resolve(pattern, q, k)
+    chosen = choose(implementation, q, k, v, pattern, return_lse=return_lse)
+    attend = IMPLEMENTATIONS[chosen].load[pattern.kind]()
     factor = q.shape[-1] ** -0.5 if scale is None else float(scale)
     with torch.autocast(q.device.type, enabled=False):
         out, lse = attend(q, k, v, pattern, factor)
-        if pattern.full_rows:
+        if isinstance(pattern, IndexList) and pattern.full_rows:
             out, lse = overwrite_full_rows(out, lse, q, k, v, pattern.full_rows_index, factor)
     return (out, lse) if return_lse else out
 
 
 def sparse_self_attention(
-    qkv: Tensor, pattern: IndexList, *, scale: float | None = None, implementation: str = "auto"
+    qkv: Tensor, pattern: Layout, *, scale: float | None = None, implementation: str = "auto"
 ) -> Tensor:
     """`sparse_attention` of the three parts of one fused projection.
 
@@ -89,12 +92,18 @@ def sparse_self_attention(
     (qkv,) = _as_autocast_does(qkv)
     # unbind, because the backward of indexing would fill a whole gradient of qkv for each part.
     q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-    chosen = IMPLEMENTATIONS[choose(implementation, q, k, v, pattern)]
-    if chosen.load_fused is None or pattern.full_rows:
+    pattern = _resolve(pattern, q, k)
+    load_fused = IMPLEMENTATIONS[choose(implementation, q, k, v, pattern)].load_fused.get(pattern.kind)
+    if load_fused is None or (isinstance(pattern, IndexList) and pattern.full_rows):
         return sparse_attention(q, k, v, pattern, scale=scale, implementation=implementation)
     factor = q.shape[-1] ** -0.5 if scale is None else float(scale)
     with torch.autocast(qkv.device.type, enabled=False):
-        return chosen.load_fused()(qkv, pattern, factor)[0]
+        return load_fused()(qkv, pattern, factor)[0]
+
+
+def _resolve(pattern: Layout, q: Tensor, k: Tensor) -> Layout:
+    """The layout for these queries and keys; what is no layout is left to the check of the inputs."""
+    return pattern.resolve(q, k) if isinstance(pattern, Layout) else pattern
 
 
 def _as_autocast_does(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import triton
-from .layouts import IndexList
+from .layouts import Layout
 
-Attend = Callable[[Tensor, Tensor, Tensor, IndexList, float], tuple[Tensor, Tensor]]
-"""(q, k, v, layout, scale) -> (out, lse) over the layout's table; queries in `full_rows` come out as empty rows."""
+Attend = Callable[[Tensor, Tensor, Tensor, Any, float], tuple[Tensor, Tensor]]
+"""(q, k, v, layout, scale) -> (out, lse); queries in the `full_rows` of an index list come out as empty rows."""
 
-AttendFused = Callable[[Tensor, IndexList, float], tuple[Tensor, Tensor]]
+AttendFused = Callable[[Tensor, Any, float], tuple[Tensor, Tensor]]
 """The same of qkv (batch, N, 3, heads, head_dim), for which it gives one gradient."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -22,32 +23,48 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @dataclass(frozen=True)
 class Implementation:
-    """summary:  what it is, for people who ask why it was taken.
-    load:     imports it; called only when it is used, since what it imports may be missing.
-    why_not:  (q, k, v, layout) -> why it cannot take these inputs, or None.
-    load_fused: imports its entry for one fused projection, if it has one.
+    """summary:    what it is, for people who ask why it was taken.
+    load:       by kind of layout, what imports it; called only when it is used, since what it imports may be missing.
+    why_not:    (q, k, v, layout) -> why it cannot take these inputs, or None; asked for layouts of its kinds alone.
+    load_fused: by kind of layout, what imports its entry for one fused projection, where it has one.
+    gives_lse:  whether it can return lse.
     """
 
     summary: str
-    load: Callable[[], Attend]
-    why_not: Callable[[Tensor, Tensor, Tensor, IndexList], str | None]
-    load_fused: Callable[[], AttendFused] | None = None
+    load: Mapping[str, Callable[[], Attend]]
+    why_not: Callable[[Tensor, Tensor, Tensor, Any], str | None] = lambda q, k, v, layout: None
+    load_fused: Mapping[str, Callable[[], AttendFused]] = field(default_factory=dict)
+    gives_lse: bool = True
+
+    def refusal(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, return_lse: bool = False) -> str | None:
+        """Why it cannot take these inputs, or None when it can."""
+        if layout.kind not in self.load:
+            return f"it takes {' and '.join(self.load)} layouts, and the pattern is {layout.kind}"
+        if return_lse and not self.gives_lse:
+            return "it does not return the log-sum-exp"
+        return self.why_not(q, k, v, layout)
 
 
-def _load_triton() -> Attend:
+def _load_triton_index_list() -> Attend:
     from .ops import index_list_attention
 
     return index_list_attention
 
 
-def _load_fused_triton() -> AttendFused:
+def _load_fused_triton_index_list() -> AttendFused:
     from .ops import fused_index_list_attention
 
     return fused_index_list_attention
 
 
-def _load_reference() -> Attend:
-    from .reference import attend
+def _load_reference_index_list() -> Attend:
+    from .reference.index_list import attend
+
+    return attend
+
+
+def _load_reference_dense() -> Attend:
+    from .reference.dense import attend
 
     return attend
 
@@ -56,19 +73,20 @@ def _load_reference() -> Attend:
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "triton": Implementation(
         summary="fused Triton kernels, nothing of size (N, n, d) in memory",
-        load=_load_triton,
+        load={"index list": _load_triton_index_list},
         why_not=triton.why_not,
-        load_fused=_load_fused_triton,
+        load_fused={"index list": _load_fused_triton_index_list},
     ),
     "reference": Implementation(
         summary="plain torch, on any device",
-        load=_load_reference,
-        why_not=lambda q, k, v, layout: None,
+        load={"index list": _load_reference_index_list, "dense": _load_reference_dense},
     ),
 }
 
 
-def why_not(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> str | None:
+def why_not(
+    implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Layout, *, return_lse: bool = False
+) -> str | None:
     """Why `implementation` cannot take these inputs, or None when it can.
 
     Raises ValueError for inputs that no implementation can take, and for an unknown name.
@@ -77,38 +95,40 @@ def why_not(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Index
     if implementation not in IMPLEMENTATIONS:
         names = ", ".join(("auto", *IMPLEMENTATIONS))
         raise ValueError(f"implementation={implementation!r}: expected one of {names}")
-    return IMPLEMENTATIONS[implementation].why_not(q, k, v, pattern)
+    return IMPLEMENTATIONS[implementation].refusal(q, k, v, pattern, return_lse)
 
 
-def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> str:
+def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Layout, *, return_lse: bool = False) -> str:
     """The name of the implementation to use: the one asked for, or for "auto" the first that takes the inputs.
 
     Raises ValueError with the reason when the one asked for cannot take them.
     """
     if implementation == "auto":
         check_inputs(q, k, v, pattern)
-        return next(name for name, entry in IMPLEMENTATIONS.items() if entry.why_not(q, k, v, pattern) is None)
-    reason = why_not(implementation, q, k, v, pattern)
+        return next(
+            name for name, entry in IMPLEMENTATIONS.items() if entry.refusal(q, k, v, pattern, return_lse) is None
+        )
+    reason = why_not(implementation, q, k, v, pattern, return_lse=return_lse)
     if reason is not None:
         raise ValueError(f"implementation={implementation!r}: {reason}; 'auto' takes one that fits")
     return implementation
 
 
-def explain(q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> str:
+def explain(q: Tensor, k: Tensor, v: Tensor, pattern: Layout) -> str:
     """Which implementation "auto" takes for these inputs and why it passes over those before it, in one line."""
     chosen = choose("auto", q, k, v, pattern)
     passed = []
     for name, entry in IMPLEMENTATIONS.items():
         if name == chosen:
             break
-        passed.append(f"; not {name}: {entry.why_not(q, k, v, pattern)}")
+        passed.append(f"; not {name}: {entry.refusal(q, k, v, pattern)}")
     return f"{chosen} ({IMPLEMENTATIONS[chosen].summary})" + "".join(passed)
 
 
-def check_inputs(q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> None:
+def check_inputs(q: Tensor, k: Tensor, v: Tensor, pattern: Layout) -> None:
     """Raise ValueError unless q, k, v and the pattern fit one another."""
-    if not isinstance(pattern, IndexList):
-        raise ValueError(f"pattern: expected an IndexList, got {type(pattern).__name__}")
+    if not isinstance(pattern, Layout):
+        raise ValueError(f"pattern: expected a layout, such as an IndexList, got {type(pattern).__name__}")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.dim() != 4 or tensor.shape[-1] == 0:
             raise ValueError(f"{name}: expected shape (batch, heads, length, head_dim), got {tuple(tensor.shape)}")
@@ -130,7 +150,7 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, pattern: IndexList) -> None:
         raise ValueError(f"v: expected the shape of k, {tuple(k.shape)}, got {tuple(v.shape)}")
     if pattern.num_heads not in (None, heads):
         raise ValueError(f"pattern: it has lists for {pattern.num_heads} heads, q has {heads}")
-    if pattern.device != q.device:
+    if pattern.device not in (None, q.device):
         raise ValueError(f"pattern: it is on {pattern.device}, q on {q.device}; move it once with pattern.to(...)")
 
 

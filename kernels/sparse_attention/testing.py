@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .layouts import EMPTY, IndexList
+from .layouts import EMPTY, IndexList, Layout
 
 Attention = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(q, k, v) -> (out, lse), as `sparse_attention(..., return_lse=True)` gives them."""
@@ -157,12 +157,12 @@ def awkward_layout(
     return IndexList(indices.to(device), num_keys, full_rows)
 
 
-def dense_oracle(q: Tensor, k: Tensor, v: Tensor, layout: IndexList, *, scale: float | None = None):
+def dense_oracle(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale: float | None = None):
     """Dense attention with each pair weighted by how often the layout lists it: (out, lse), differentiable.
 
     Meant for float64 and small N: it holds (b, h, n, m).
     """
-    count_nm = _count_pairs(layout).to(q.dtype)
+    count_nm = _count_pairs(layout).to(q.device, q.dtype)
     score = q @ k.transpose(-2, -1) * (q.shape[-1] ** -0.5 if scale is None else scale)
     seen = count_nm > 0
     top = score.detach().masked_fill(~seen, -torch.inf).amax(dim=-1, keepdim=True)
@@ -175,8 +175,10 @@ def dense_oracle(q: Tensor, k: Tensor, v: Tensor, layout: IndexList, *, scale: f
     return out, lse.squeeze(-1)
 
 
-def _count_pairs(layout: IndexList) -> Tensor:
+def _count_pairs(layout: Layout) -> Tensor:
     """(n, m) or (h, n, m): how often each query lists each key."""
+    if not isinstance(layout, IndexList):
+        return layout.dense_mask().long()
     valid = layout.indices >= 0
     count = torch.zeros(*layout.indices.shape[:-1], layout.num_keys, dtype=torch.int64, device=layout.device)
     count.scatter_add_(-1, layout.indices.clamp(min=0).long(), valid.long())
@@ -184,10 +186,23 @@ def _count_pairs(layout: IndexList) -> Tensor:
     return count
 
 
-def eager_attention(q: Tensor, k: Tensor, v: Tensor, layout: IndexList, *, scale: float | None = None):
-    """What one would write with K[index], all of it in the dtype of the inputs: (out, lse). Holds (b, h, n, s, d)."""
-    heads, head_dim = q.shape[1], q.shape[-1]
-    factor = head_dim**-0.5 if scale is None else scale
+def eager_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, *, scale: float | None = None):
+    """What one would write in plain torch, all of it in the dtype of the inputs: (out, lse).
+
+    K[index] for an index list, which holds (b, h, n, s, d), and a mask for other layouts, which holds (b, h, n, m).
+    """
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    if isinstance(layout, IndexList):
+        return _eager_indexing(q, k, v, layout, factor)
+    seen = layout.dense_mask().to(q.device)
+    score = (q @ k.transpose(-2, -1) * factor).masked_fill(~seen, torch.finfo(q.dtype).min)
+    empty = ~seen.any(dim=-1)
+    out = (score.softmax(dim=-1) @ v).masked_fill(empty.unsqueeze(-1), 0)
+    return out, score.logsumexp(dim=-1).masked_fill(empty, -torch.inf)
+
+
+def _eager_indexing(q: Tensor, k: Tensor, v: Tensor, layout: IndexList, factor: float) -> tuple[Tensor, Tensor]:
+    heads = q.shape[1]
     index_hns = layout.indices.long().expand(heads, -1, -1)
     head_h11 = torch.arange(heads, device=q.device)[:, None, None]
     gathered_k, gathered_v = k[:, head_h11, index_hns.clamp(min=0)], v[:, head_h11, index_hns.clamp(min=0)]
@@ -215,13 +230,13 @@ def run(attention: Attention, inputs: Inputs) -> Results:
     return Results(out.detach(), lse.detach(), *gradients)
 
 
-def run_oracle(inputs: Inputs, layout: IndexList, *, scale: float | None = None) -> Results:
+def run_oracle(inputs: Inputs, layout: Layout, *, scale: float | None = None) -> Results:
     """The exact results for these inputs, in float64."""
     return run(lambda q, k, v: dense_oracle(q, k, v, layout, scale=scale), inputs.to(torch.float64))
 
 
 def assert_as_exact_as_eager(
-    results: Results, inputs: Inputs, layout: IndexList, *, scale: float | None = None, factor: float = 2.0
+    results: Results, inputs: Inputs, layout: Layout, *, scale: float | None = None, factor: float = 2.0
 ) -> None:
     """Raise AssertionError unless each result is as near to float64 as eager torch in the same dtype, times `factor`.
 
@@ -234,7 +249,7 @@ def assert_as_exact_as_eager(
     eager = run(lambda q, k, v: eager_attention(q, k, v, layout, scale=scale), inputs)
     rounding = torch.finfo(inputs.q.dtype).eps
     summing = torch.finfo(torch.promote_types(inputs.q.dtype, torch.float32)).eps
-    terms = max(layout.num_slots, layout.max_degree, layout.num_keys if layout.full_rows else 0)
+    terms = max(layout.max_degree, int(_count_pairs(layout).sum(dim=-1).max()))
     for name, largest_term in _largest_terms(inputs, scale).items():
         want, ours, theirs = (getattr(results_of, name).double() for results_of in (exact, results, eager))
         finite = want.isfinite()

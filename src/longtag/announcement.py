@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sparse_attention import IndexList
+from sparse_attention import Layout
 
 SPEED_AND_MEMORY = (
     "throughput/tokens_per_second",
@@ -49,7 +49,7 @@ def describe_device(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def describe_layout(layout: IndexList) -> str:
+def describe_layout(layout: Layout) -> str:
     """How many pairs attend to one another, and how evenly."""
     return (
         f"{layout.num_edges:,} edges, {layout.keys_per_query:.4g} keys a query, density {layout.density:.2g}, "

@@ -103,7 +103,7 @@ def test_a_pattern_on_another_device_is_refused() -> None:
 
 
 def test_a_bare_table_is_no_pattern() -> None:
-    with pytest.raises(ValueError, match="pattern: expected an IndexList, got Tensor"):
+    with pytest.raises(ValueError, match="pattern: expected a layout, such as an IndexList, got Tensor"):
         sparse_attention(*tensors(1, 2, 6, 8), LAYOUT.indices)  # pyright: ignore
 
 
@@ -121,7 +121,7 @@ def picky(monkeypatch: pytest.MonkeyPatch) -> None:
 
     entry = Implementation(
         summary="takes float64",
-        load=lambda: attend,
+        load={"index list": lambda: attend},
         why_not=lambda q, k, v, layout: None if q.dtype == torch.float64 else f"it takes float64, not {q.dtype}",
     )
     monkeypatch.setattr(support, "IMPLEMENTATIONS", {"picky": entry, **IMPLEMENTATIONS})
@@ -203,7 +203,7 @@ def test_autocast_leaves_float64_alone() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 100, 129])
 def test_odd_lengths_with_full_rows_in_several_chunks(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparse_attention.full_rows.CHUNK_ELEMENTS", 2 * length)
+    monkeypatch.setattr("sparse_attention.reference.dense.CHUNK_ELEMENTS", 2 * length)
     inputs = random_inputs(num_tokens=length, head_dim=8, seed=length)
     layout = awkward_layout(
         "scattered empty slots", num_tokens=length, num_slots=3, full_rows=tuple(range(0, length, 20)), seed=length

@@ -9,7 +9,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sparse_attention import reference, sparse_attention
+from sparse_attention import sparse_attention
+from sparse_attention.reference import index_list as reference
 from sparse_attention.testing import Attention, awkward_layout, eager_attention, random_inputs
 
 TOKENS, SLOTS, HEAD_DIM, HEADS = 2048, 16, 64, 2

@@ -129,7 +129,7 @@ def test_a_new_pattern_can_be_made_within_what_is_compiled(monkeypatch: pytest.M
 
 
 def counted_forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    import sparse_attention.ops as ops
+    from sparse_attention.ops import index_list as ops
 
     calls, launch = [], ops._launch_forward
     monkeypatch.setattr(ops, "_launch_forward", lambda *arguments: calls.append(1) or launch(*arguments))

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..layouts import IndexList
+from ..layouts import IndexList, Layout
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (8, 1024)
@@ -15,7 +15,7 @@ MOST_SLOTS = 4096
 IS_INSTALLED = find_spec("triton") is not None
 
 
-def why_not(q: Tensor, k: Tensor, v: Tensor, layout: IndexList) -> str | None:
+def why_not(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> str | None:
     """Why the Triton kernels cannot take these inputs, or None when they can."""
     if q.device.type == "cpu":
         return "it needs a GPU, and q is on the CPU"
@@ -25,6 +25,6 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, layout: IndexList) -> str | None:
         return f"it computes in float32, which is too coarse for {str(q.dtype).removeprefix('torch.')}"
     if not HEAD_DIMS[0] <= q.shape[-1] <= HEAD_DIMS[1]:
         return f"head_dim {q.shape[-1]} is not between {HEAD_DIMS[0]} and {HEAD_DIMS[1]}"
-    if layout.num_slots > MOST_SLOTS:
+    if isinstance(layout, IndexList) and layout.num_slots > MOST_SLOTS:
         return f"the pattern lists {layout.num_slots} keys for a query; at most {MOST_SLOTS} fit"
     return None

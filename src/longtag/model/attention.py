@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from longtag.errors import UsageError
 from longtag.model.rotary import Rotation, rotate_queries_and_keys
-from sparse_attention import IndexList, sparse_self_attention
+from sparse_attention import Layout, sparse_self_attention
 
 
 class SparseSelfAttention(nn.Module):
@@ -25,7 +25,7 @@ class SparseSelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.output = nn.Linear(d_model, d_model)
 
-    def forward(self, x_bnm: Tensor, layout: IndexList, rotation: Rotation | None = None) -> Tensor:
+    def forward(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(b, n, m) -> (b, n, m); with a rotation, q and k are turned by their positions first."""
         shape_bn3hd = (*x_bnm.shape[:2], 3, self.num_heads, self.head_dim)
         # From a matrix, a linear layer makes a matrix that is no view, as the rotation in place wants it.

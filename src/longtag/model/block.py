@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from longtag.model.attention import SparseSelfAttention
 from longtag.model.rotary import Rotation
-from sparse_attention import IndexList
+from sparse_attention import Layout
 
 Norm = Literal["post", "pre"]
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.norm_first = norm == "pre"
 
-    def forward(self, x: Tensor, layout: IndexList, rotation: Rotation | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
         if self.norm_first:
             x = x + self.dropout(self.attention(self.norm1(x), layout, rotation))

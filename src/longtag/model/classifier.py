@@ -15,7 +15,7 @@ from longtag.model.initialisation import initialise
 from longtag.model.layout_cache import LayoutCache, Pattern
 from longtag.model.position import sinusoidal
 from longtag.model.rotary import rotation
-from sparse_attention import IMPLEMENTATIONS, IndexList, why_not
+from sparse_attention import IMPLEMENTATIONS, Layout, why_not
 
 Position = Literal["none", "sinusoidal", "rotary"]
 
@@ -109,7 +109,7 @@ class TokenClassifier(nn.Module):
         layout = self.layouts.get(num_tokens, torch.device("cpu"))
         return layout.num_edges // (layout.num_heads or 1)
 
-    def explain(self, layout: IndexList, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
+    def explain(self, layout: Layout, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
         """Which implementation of attention takes q, k and v of `dtype` on `device`, and why.
 
         Raises UsageError when the one asked for does not exist or cannot take them.
@@ -123,7 +123,7 @@ class TokenClassifier(nn.Module):
         others = [f"not {name}: {refusal}" for name, refusal in refusals.items() if refusal is not None]
         return chosen, "; ".join([IMPLEMENTATIONS[chosen].summary, *others])
 
-    def _why_asked_for(self, q: Tensor, layout: IndexList) -> str:
+    def _why_asked_for(self, q: Tensor, layout: Layout) -> str:
         try:
             refusal = why_not(self.implementation, q, q, q, layout)
         except ValueError as error:

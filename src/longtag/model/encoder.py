@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from longtag.memory.checkpointing import run_checkpointed
 from longtag.model.block import Block, Norm
 from longtag.model.rotary import Rotation
-from sparse_attention import IndexList
+from sparse_attention import Layout
 
 
 class Encoder(nn.Module):
@@ -41,6 +41,6 @@ class Encoder(nn.Module):
         self.final_norm = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
         self.checkpoint_every = checkpoint_every
 
-    def forward(self, x: Tensor, layout: IndexList, rotation: Rotation | None = None) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
         return self.final_norm(run_checkpointed(self.blocks, x, layout, rotation, every=self.checkpoint_every))

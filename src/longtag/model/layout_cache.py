@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from longtag.errors import UsageError
-from sparse_attention import IndexList
+from sparse_attention import Layout
 
-Pattern = Callable[[int], IndexList]
+Pattern = Callable[[int], Layout]
 """From a number of tokens to the layout that says which keys each of them sees."""
 
 
@@ -23,9 +23,9 @@ class LayoutCache:
     def __init__(self, pattern: Pattern, *, capacity: int = 4) -> None:
         self.pattern = pattern
         self.capacity = capacity
-        self._layouts: OrderedDict[tuple[int, torch.device], IndexList] = OrderedDict()
+        self._layouts: OrderedDict[tuple[int, torch.device], Layout] = OrderedDict()
 
-    def get(self, num_tokens: int, device: torch.device) -> IndexList:
+    def get(self, num_tokens: int, device: torch.device) -> Layout:
         """The layout for `num_tokens` tokens on `device`. Raises UsageError when the pattern refuses that length."""
         key = num_tokens, device
         if key not in self._layouts:

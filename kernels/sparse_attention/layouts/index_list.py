@@ -1,4 +1,4 @@
-"""How a pattern is stored: which keys each query sees, and the same edges sorted by key for the backward pass.
+"""The keys of each query, listed one by one, and the same edges sorted by key for the backward pass.
 
 Shapes: N queries, M keys, n slots a query, H heads. An edge is one (query, key) pair; its id is `query * n + slot`.
 """
@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-EMPTY = -1
+from .layout import EMPTY, Layout
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TransposedLists:
         return TransposedLists(self.offsets.to(device), self.edges.to(device), self.order.to(device))
 
 
-class IndexList:
+class IndexList(Layout):
     """The keys of each query, listed: an (N, n) table of key positions, or (H, N, n) for a pattern of its own per head.
 
     A slot of -1 is empty; a key listed twice counts twice. Queries in `full_rows` see every key once instead, and
@@ -63,6 +63,8 @@ class IndexList:
 
     Raises ValueError for a table of the wrong shape, dtype or range, naming the first bad entry.
     """
+
+    kind = "index list"
 
     def __init__(
         self,
@@ -87,7 +89,6 @@ class IndexList:
 
     @property
     def num_tokens(self) -> int:
-        """N, the number of queries."""
         return self.indices.shape[-2]
 
     @property
@@ -97,7 +98,6 @@ class IndexList:
 
     @property
     def num_heads(self) -> int | None:
-        """H of a per-head pattern; None when all heads share one table."""
         return self.indices.shape[0] if self.indices.dim() == 3 else None
 
     @property
@@ -125,25 +125,15 @@ class IndexList:
         return self.transposed.degrees + len(self.full_rows)
 
     @cached_property
-    def num_edges(self) -> int:
-        """Attended (query, key) pairs, summed over the heads of a per-head pattern."""
+    def num_edges(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         full = len(self.full_rows) * self.num_keys * (self.num_heads or 1)
         return int((self.indices >= 0).sum()) + full
 
-    @property
-    def density(self) -> float:
-        """Share of all query-key pairs that is attended: 1 for dense attention."""
-        return self.keys_per_query / self.num_keys
-
-    @property
-    def keys_per_query(self) -> float:
-        """Mean number of keys that a query sees."""
-        return self.num_edges / (self.num_tokens * (self.num_heads or 1))
-
-    @property
-    def max_degree(self) -> int:
-        """Degree of the greatest hub."""
-        return int(self.degrees.max())
+    def dense_mask(self) -> Tensor:
+        mask = torch.zeros(*self.indices.shape[:-1], self.num_keys + 1, dtype=torch.bool, device=self.device)
+        mask.scatter_(-1, torch.where(self.indices >= 0, self.indices, self.num_keys).long(), True)
+        mask[..., self.full_rows_index, :] = True
+        return mask[..., : self.num_keys]
 
     def to(self, device: torch.device | str) -> IndexList:
         """The same layout on another device; transposed lists that exist already are moved, not built again."""
@@ -153,8 +143,8 @@ class IndexList:
         moved = IndexList(indices, self.num_keys, self.full_rows, validate=False)
         if self._transposed is not None:
             moved._transposed = self._transposed.to(device)
-        if "num_edges" in self.__dict__:
-            moved.__dict__["num_edges"] = self.num_edges
+        if "num_edges" in vars(self):
+            vars(moved)["num_edges"] = self.num_edges
         return moved
 
     def __repr__(self) -> str:

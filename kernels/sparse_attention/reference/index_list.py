@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .layouts import IndexList
+from ..layouts import IndexList
 
 CHUNK_ELEMENTS = {"cpu": 2**21, "cuda": 2**25}
 """Gathered elements held at once: 8 MiB of float32 on a CPU, for its cache; 128 MiB on a GPU, to keep it busy."""

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_attention import IndexList, reference, sparse_attention
+from sparse_attention import IndexList, sparse_attention
+from sparse_attention.reference import index_list as reference
 from sparse_attention.testing import (
     AWKWARD_TABLES,
     Attention,

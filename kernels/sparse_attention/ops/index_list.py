@@ -17,10 +17,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .layouts import IndexList
-from .triton.index_list.backward import backward as _launch_backward
-from .triton.index_list.forward import forward as _launch_forward
-from .triton.index_list.launch import Tiles, keeps_weights, tiles_for
+from ..layouts import IndexList
+from ..triton.index_list.backward import backward as _launch_backward
+from ..triton.index_list.forward import forward as _launch_forward
+from ..triton.index_list.launch import Tiles, keeps_weights, tiles_for
 
 Lists = tuple[Tensor | None, Tensor | None, Tensor | None]
 

@@ -1,0 +1,297 @@
+"""Which blocks of keys each block of queries sees; masks say which pairs count where a block is not seen as a whole.
+
+Shapes: N queries, M keys, B block_size, R = ceil(N / B) rows of blocks, C = ceil(M / B) columns, H heads, E entries
+(a block of queries that sees a block of keys), U different masks, W = max(1, B / 32) words of a row of a mask.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .layout import EMPTY, Layout
+
+BLOCK_SIZES = (16, 32, 64, 128)
+WHOLE = -1
+"""In place of a mask: every pair of the block counts."""
+
+
+@dataclass(frozen=True)
+class BlockLists:
+    """The entries, row by row: rows are blocks of queries, or blocks of keys where the lists are transposed.
+
+    The rows of head h of a per-head pattern are h R to h R + R - 1; otherwise all heads share rows 0 to R - 1. In each
+    row whole blocks come first, and whole and partial ones each in ascending order.
+
+    offsets: (H R + 1,) int32; the entries of row r are offsets[r] to offsets[r + 1] - 1.
+    partial: (H R,) int32; the partial ones among them are partial[r] to offsets[r + 1] - 1.
+    blocks:  (E,) int32; which block of keys (transposed: of queries) an entry is about.
+    masks:   (E,) int32; which mask holds for it, or WHOLE.
+    """
+
+    offsets: Tensor
+    partial: Tensor
+    blocks: Tensor
+    masks: Tensor
+
+    @classmethod
+    def build(cls, rows: Tensor, blocks: Tensor, masks: Tensor, num_rows: int) -> BlockLists:
+        """From entries in any order, each (E,); `rows` counts through all heads, from 0 to num_rows - 1."""
+        kind = rows.long() * 2 + (masks != WHOLE)
+        width = int(blocks.max()) + 1 if blocks.numel() else 1
+        order = (kind * width + blocks).argsort(stable=True)
+        # Two numbers a row: where its whole blocks begin, and where its partial ones do.
+        bounds = torch.arange(2 * num_rows + 1, device=rows.device)
+        starts = torch.searchsorted(kind[order], bounds, out_int32=True)
+        return cls(
+            starts[::2].contiguous(), starts[1::2].contiguous(), blocks[order].int(), masks[order].int()
+        )  # fmt: skip
+
+    @property
+    def row_of_entry(self) -> Tensor:
+        """(E,) int64: the row that each entry belongs to."""
+        counts = self.offsets.diff().long()
+        return torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
+
+    def to(self, device: torch.device | str) -> BlockLists:
+        return BlockLists(*(x.to(device) for x in (self.offsets, self.partial, self.blocks, self.masks)))
+
+
+class BlockSparse(Layout):
+    """Lists of key blocks for each block of queries, with a mask for each block that is not seen as a whole.
+
+    An entry may occur once only; a query sees a key or it does not. Lengths need not be multiples of the block size:
+    keys beyond the end are masked here.
+
+    rows:       (E,) int; block of queries of each entry; per head pattern: head * R + block.
+    blocks:     (E,) int; block of keys of each entry.
+    masks:      (E,) int; which of `mask_words` holds for the entry, or -1 where every pair counts; all -1 if not given.
+    mask_words: (U, B, W) int32; bit j of word w of row i says whether query i of the block sees key 32 w + j of it.
+    block_size: B, one of 16, 32, 64, 128.
+    num_tokens: N, the number of queries.
+    num_keys:   M, the length of k; N where it is not given.
+    num_heads:  H of a pattern of its own per head; None when all heads share one.
+    validate:   False skips the checks of the entries' values, which wait for the device.
+
+    Raises ValueError for an unknown block size, for tensors of the wrong shape or dtype, and for entries out of range
+    or given twice, naming the first bad one.
+    """
+
+    kind = "block sparse"
+
+    def __init__(
+        self,
+        rows: Tensor,
+        blocks: Tensor,
+        masks: Tensor | None = None,
+        mask_words: Tensor | None = None,
+        *,
+        block_size: int,
+        num_tokens: int,
+        num_keys: int | None = None,
+        num_heads: int | None = None,
+        validate: bool = True,
+    ) -> None:
+        if block_size not in BLOCK_SIZES:
+            raise ValueError(f"block_size={block_size}: expected one of {', '.join(map(str, BLOCK_SIZES))}")
+        self.block_size = block_size
+        self.num_keys = num_tokens if num_keys is None else num_keys
+        self._num_tokens, self._num_heads = num_tokens, num_heads
+        for name, length in (("num_tokens", num_tokens), ("num_keys", self.num_keys), ("num_heads", num_heads or 1)):
+            if not 1 <= length < 2**31:
+                raise ValueError(f"{name}={length}: expected 1 to {2**31 - 1}")
+        masks = torch.full_like(blocks, WHOLE) if masks is None else masks
+        if mask_words is None:
+            mask_words = torch.empty((0, block_size, words_of(block_size)), dtype=torch.int32, device=blocks.device)
+        _check_shapes(rows, blocks, masks, mask_words, block_size)
+        if validate:
+            _check_range("rows", rows, 0, self.num_rows * (num_heads or 1))
+            _check_range("blocks", blocks, 0, self.num_columns)
+            _check_range("masks", masks, WHOLE, mask_words.shape[0])
+            _check_once(rows, blocks, self.num_columns)
+        masks, self.mask_words = self._without_what_lies_beyond_the_end(rows, blocks, masks, mask_words)
+        self.lists = BlockLists.build(rows, blocks, masks, self.num_rows * (num_heads or 1))
+        self._transposed: BlockLists | None = None
+
+    @classmethod
+    def from_table(cls, table: Tensor, *, block_size: int, num_tokens: int, num_keys: int | None = None) -> BlockSparse:
+        """From a table of key blocks, (R, n) or (H, R, n) int, -1 where a slot is empty; every block counts whole.
+
+        Raises ValueError as the constructor does, and for a table with another number of rows than R.
+        """
+        num_rows = -(-num_tokens // block_size)
+        if table.dim() not in (2, 3) or table.shape[-2] != num_rows:
+            raise ValueError(
+                f"table: expected shape (rows, slots) or (heads, rows, slots) with {num_rows} rows for {num_tokens} "
+                f"tokens in blocks of {block_size}, got {tuple(table.shape)}"
+            )
+        flat = table.reshape(-1, table.shape[-1])
+        if bool((flat < EMPTY).any()):
+            raise ValueError(f"table: holds {int(flat.min())}; expected a block of keys from 0 up, or -1 for none")
+        rows, slots = (flat >= 0).nonzero(as_tuple=True)
+        return cls(
+            rows, flat[rows, slots], block_size=block_size, num_tokens=num_tokens, num_keys=num_keys,
+            num_heads=table.shape[0] if table.dim() == 3 else None,
+        )  # fmt: skip
+
+    @property
+    def num_tokens(self) -> int:
+        return self._num_tokens
+
+    @property
+    def num_heads(self) -> int | None:
+        return self._num_heads
+
+    @property
+    def num_rows(self) -> int:
+        """R, blocks of queries."""
+        return -(-self._num_tokens // self.block_size)
+
+    @property
+    def num_columns(self) -> int:
+        """C, blocks of keys."""
+        return -(-self.num_keys // self.block_size)
+
+    @property
+    def num_entries(self) -> int:
+        """E, over all heads of a per-head pattern."""
+        return self.lists.blocks.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.lists.blocks.device
+
+    @property
+    def transposed(self) -> BlockLists:
+        """The same entries by block of keys; built at first use and shared by everyone who holds this layout."""
+        if self._transposed is None:
+            head, row = self._head_and_row_of_entry
+            columns = head * self.num_columns + self.lists.blocks
+            num_lists = self.num_columns * (self.num_heads or 1)
+            self._transposed = BlockLists.build(columns, row, self.lists.masks, num_lists)
+        return self._transposed
+
+    @property
+    def _head_and_row_of_entry(self) -> tuple[Tensor, Tensor]:
+        """(E,) int64 each; the head is 0 where all heads share the lists."""
+        row = self.lists.row_of_entry
+        return row // self.num_rows, row % self.num_rows
+
+    @cached_property
+    def num_edges(self) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return int(self.degrees.sum())
+
+    @property
+    def degrees(self) -> Tensor:
+        size, lists = self.block_size, self.lists
+        head, row = self._head_and_row_of_entry
+        queries = (self.num_tokens - row * size).clamp(max=size)
+        keys_of_mask = torch.cat((self.mask_bits.sum(dim=1), self.mask_bits.new_zeros(1, size, dtype=torch.int64)))
+        seen = torch.where((lists.masks == WHOLE)[:, None], queries[:, None], keys_of_mask[lists.masks.long()])
+        heads = self.num_heads or 1
+        total = torch.zeros(heads * self.num_columns, size, dtype=torch.int64, device=self.device)
+        total.index_add_(0, head * self.num_columns + lists.blocks, seen)
+        total = total.view(heads, -1)[:, : self.num_keys]
+        return total if self.num_heads else total[0]
+
+    @property
+    def mask_bits(self) -> Tensor:
+        """(U, B, B) bool: `mask_words`, bit by bit."""
+        return unpack_bits(self.mask_words, self.block_size)
+
+    def to(self, device: torch.device | str) -> BlockSparse:
+        if self.lists.blocks.to(device) is self.lists.blocks:
+            return self
+        moved = copy(self)
+        moved.mask_words, moved.lists = self.mask_words.to(device), self.lists.to(device)
+        moved._transposed = None if self._transposed is None else self._transposed.to(device)
+        return moved
+
+    def dense_mask(self) -> Tensor:
+        size, heads, lists = self.block_size, self.num_heads or 1, self.lists
+        whole = torch.ones(1, size, size, dtype=torch.bool, device=self.device)
+        tiles = torch.zeros(heads * self.num_rows, self.num_columns, size, size, dtype=torch.bool, device=self.device)
+        tiles[lists.row_of_entry, lists.blocks.long()] = torch.cat((self.mask_bits, whole))[lists.masks.long()]
+        mask = tiles.view(heads, self.num_rows, self.num_columns, size, size).transpose(2, 3)
+        mask = mask.reshape(heads, self.num_rows * size, -1)[:, : self.num_tokens, : self.num_keys]
+        return mask if self.num_heads else mask[0]
+
+    def __repr__(self) -> str:
+        heads = "" if self.num_heads is None else f"{self.num_heads} heads x "
+        table = (
+            f"{heads}{self.num_tokens} queries, {self.num_keys} keys, {self.num_entries} blocks of {self.block_size}"
+        )
+        return f"BlockSparse({table}, {self.mask_words.shape[0]} masks, {self.device})"
+
+    def _without_what_lies_beyond_the_end(
+        self, rows: Tensor, blocks: Tensor, masks: Tensor, mask_words: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """masks and mask_words in which no pair counts whose key, or in a partial block whose query, does not exist."""
+        size, keys_beyond = self.block_size, self.num_keys % self.block_size
+        last_column = (blocks == self.num_columns - 1) & (keys_beyond > 0)
+        last_row = (rows % self.num_rows == self.num_rows - 1) & (self.num_tokens % size > 0) & (masks != WHOLE)
+        cut = (last_column | last_row).nonzero().squeeze(-1)
+        if cut.numel() == 0:
+            return masks, mask_words
+        position = torch.arange(size, device=masks.device)
+        bits = torch.cat((unpack_bits(mask_words, size), mask_words.new_ones(1, size, size, dtype=torch.bool)))
+        bits = bits[masks[cut].long()]
+        bits &= (position < (self.num_keys - blocks[cut] * size)[:, None])[:, None, :]
+        bits &= (position < (self.num_tokens - rows[cut] % self.num_rows * size)[:, None])[:, :, None]
+        words, which = pack_bits(bits).flatten(1).unique(dim=0, return_inverse=True)
+        masks = masks.clone()
+        masks[cut] = (mask_words.shape[0] + which).to(masks.dtype)
+        return masks, torch.cat((mask_words, words.view(-1, *mask_words.shape[1:])))
+
+
+def words_of(block_size: int) -> int:
+    """W, the 32-bit words that hold one row of a mask."""
+    return max(1, block_size // 32)
+
+
+def pack_bits(bits: Tensor) -> Tensor:
+    """(U, B, W) int32 from (U, B, B) bool."""
+    count, size, _ = bits.shape
+    width = min(size, 32)
+    shifted = bits.view(count, size, -1, width).long() << torch.arange(width, device=bits.device)
+    # Through unsigned numbers, since bit 31 is the sign of an int32.
+    return shifted.sum(dim=-1).to(torch.uint32).view(torch.int32)
+
+
+def unpack_bits(words: Tensor, block_size: int) -> Tensor:
+    """(U, B, B) bool from (U, B, W) int32."""
+    shift = torch.arange(min(block_size, 32), dtype=torch.int32, device=words.device)
+    return ((words.unsqueeze(-1) >> shift) & 1).bool().flatten(-2)
+
+
+def _check_shapes(rows: Tensor, blocks: Tensor, masks: Tensor, mask_words: Tensor, block_size: int) -> None:
+    for name, tensor in (("rows", rows), ("blocks", blocks), ("masks", masks)):
+        if tensor.dtype not in (torch.int32, torch.int64) or tensor.shape != rows.shape or tensor.dim() != 1:
+            raise ValueError(
+                f"{name}: expected an int32 or int64 tensor of shape (entries,), as many as rows, "
+                f"got {str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+            )
+    expected = (block_size, words_of(block_size))
+    if mask_words.dtype != torch.int32 or mask_words.dim() != 3 or tuple(mask_words.shape[1:]) != expected:
+        raise ValueError(
+            f"mask_words: expected an int32 tensor of shape (masks, {expected[0]}, {expected[1]}) for "
+            f"block_size={block_size}, got {str(mask_words.dtype).removeprefix('torch.')} {tuple(mask_words.shape)}"
+        )
+
+
+def _check_range(name: str, values: Tensor, low: int, end: int) -> None:
+    bad = ((values < low) | (values >= end)).nonzero()
+    if bad.numel():
+        entry = int(bad[0])
+        raise ValueError(f"{name}: entry {entry} holds {int(values[entry])}; expected {low} to {end - 1}")
+
+
+def _check_once(rows: Tensor, blocks: Tensor, num_columns: int) -> None:
+    pairs, counts = (rows.long() * num_columns + blocks).unique(return_counts=True)
+    if pairs.numel() < rows.numel():
+        row, block = divmod(int(pairs[counts > 1][0]), num_columns)
+        raise ValueError(f"blocks: row {row} lists block {block} twice; an entry may occur once only")

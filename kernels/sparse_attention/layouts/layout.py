@@ -1,0 +1,75 @@
+"""What every layout tells of itself, however it stores which keys each query sees."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+EMPTY = -1
+
+
+class Layout(ABC):
+    """Which keys each query sees. N queries, M keys, H heads if each head has a pattern of its own.
+
+    kind: how edges are stored, in words; implementations say by it which layouts they take.
+    num_keys: M, the length of k.
+    """
+
+    kind: ClassVar[str]
+    num_keys: int
+
+    @property
+    @abstractmethod
+    def num_tokens(self) -> int:
+        """N, the number of queries."""
+
+    @property
+    def num_heads(self) -> int | None:
+        """H of a per-head pattern; None when all heads share one."""
+        return None
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device | None:
+        """Where the layout's tensors are; None for a layout that has none and fits every device."""
+
+    @property
+    @abstractmethod
+    def num_edges(self) -> int:
+        """Attended (query, key) pairs, summed over the heads of a per-head pattern."""
+
+    @property
+    @abstractmethod
+    def degrees(self) -> Tensor:
+        """(M,) or (H, M): how many queries see each key."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same layout on another device, with everything that was derived from it already."""
+
+    @abstractmethod
+    def dense_mask(self) -> Tensor:
+        """(N, M) or (H, N, M) bool, True where a query sees a key: for tests and pictures, since it is of size N M."""
+
+    def resolve(self, q: Tensor, k: Tensor) -> Layout:
+        """The layout to use for these queries and keys (batch, heads, length, head_dim): itself unless it depends on
+        them."""
+        return self
+
+    @property
+    def density(self) -> float:
+        """Share of all query-key pairs that is attended: 1 for dense attention."""
+        return self.keys_per_query / self.num_keys
+
+    @property
+    def keys_per_query(self) -> float:
+        """Mean number of keys that a query sees."""
+        return self.num_edges / (self.num_tokens * (self.num_heads or 1))
+
+    @property
+    def max_degree(self) -> int:
+        """Degree of the greatest hub."""
+        return int(self.degrees.max())
