@@ -14,29 +14,31 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from sparse_attention import IndexList
-from sparse_attention.ops import fused_index_list_attention, index_list_attention
+from sparse_attention import IndexList, sparse_attention, sparse_self_attention
 
 Attention = Callable[[Tensor, Tensor, Tensor, IndexList], Tensor]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """most_pairs: the largest tokens * slots * heads * head_dim that it is asked for; beyond, it waits or runs out."""
+    """most_pairs: the largest tokens * slots * heads * head_dim that it is asked for; beyond, it waits or runs out.
+    on_device:  also time it as a CUDA graph, without the host.
+    """
 
     attend: Callable[..., Tensor]
     most_pairs: float = float("inf")
     same_result: bool = True
     fused: bool = False
+    on_device: bool = False
 
 
 def ours(q: Tensor, k: Tensor, v: Tensor, layout: IndexList) -> Tensor:
-    return index_list_attention(q, k, v, layout, q.shape[-1] ** -0.5)[0]
+    return sparse_attention(q, k, v, layout)
 
 
 def ours_fused(qkv: Tensor, layout: IndexList) -> Tensor:
     """q, k and v in one tensor (1, n, 3, h, d), as a projection leaves them, and one gradient for it."""
-    return fused_index_list_attention(qkv, layout, qkv.shape[-1] ** -0.5)[0]
+    return sparse_self_attention(qkv, layout)
 
 
 def eager_indexing(q: Tensor, k: Tensor, v: Tensor, layout: IndexList) -> Tensor:
@@ -75,17 +77,19 @@ def dense_flash(q: Tensor, k: Tensor, v: Tensor, layout: IndexList) -> Tensor:
 
 
 @cache
-def _compiled(attend: Attention) -> Attention:
-    return torch.compile(attend)
+def _compiled(attend: Attention, shape: tuple[int, ...]) -> Attention:
+    """Anew for each shape: code for shapes that vary may be slower, and after some of them torch stops compiling."""
+    torch.compiler.reset()
+    return torch.compile(attend, dynamic=False)
 
 
 def compiled(attend: Attention, q: Tensor, k: Tensor, v: Tensor, layout: IndexList) -> Tensor:
-    return _compiled(attend)(q, k, v, layout)
+    return _compiled(attend, (*q.shape, *layout.indices.shape))(q, k, v, layout)
 
 
 PEERS: dict[str, Peer] = {
-    "sparse_attention": Peer(ours),
-    "sparse_attention, fused projection": Peer(ours_fused, fused=True),
+    "sparse_attention": Peer(ours, on_device=True),
+    "sparse_attention, fused projection": Peer(ours_fused, fused=True, on_device=True),
     "eager K[index]": Peer(eager_indexing, most_pairs=2.5e9),
     "compiled K[index]": Peer(partial(compiled, eager_indexing), most_pairs=2.5e9),
     "compiled embedding": Peer(partial(compiled, embedding_rows), most_pairs=2.5e9),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ def sparse_attention(
     chosen = choose(implementation, q, k, v, pattern, return_lse=return_lse)
     attend = IMPLEMENTATIONS[chosen].load[pattern.kind]()
     factor = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    with torch.autocast(q.device.type, enabled=False):
+    with _without_autocast(q.device.type):
         out, lse = attend(q, k, v, pattern, factor)
         if isinstance(pattern, IndexList) and pattern.full_rows:
             out, lse = overwrite_full_rows(out, lse, q, k, v, pattern.full_rows_index, factor)
@@ -97,13 +98,19 @@ def sparse_self_attention(
     if load_fused is None or (isinstance(pattern, IndexList) and pattern.full_rows):
         return sparse_attention(q, k, v, pattern, scale=scale, implementation=implementation)
     factor = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    with torch.autocast(qkv.device.type, enabled=False):
+    with _without_autocast(qkv.device.type):
         return load_fused()(qkv, pattern, factor)[0]
 
 
 def _resolve(pattern: Layout, q: Tensor, k: Tensor) -> Layout:
     """The layout for these queries and keys; what is no layout is left to the check of the inputs."""
     return pattern.resolve(q, k) if isinstance(pattern, Layout) else pattern
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Entered and left at every call, which is worth a few microseconds where there is nothing to switch off."""
+    enabled = torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if enabled else nullcontext()
 
 
 def _as_autocast_does(*tensors: Tensor) -> tuple[Tensor, ...]:

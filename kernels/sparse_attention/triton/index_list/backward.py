@@ -26,7 +26,7 @@ from torch import Tensor
 
 from . import by_key, wide
 from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, power_of_two
-from .rows import dims_of, gather_rows, load_rows, store_rows
+from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
 SCRATCH_BYTES = 192 * 2**20
 
@@ -138,7 +138,7 @@ def _score_gradient_kernel(
     d_out_qd = load_rows(d_out_ptr, query_q, d_out_stride_n, real_q, dim_d, HEAD_DIM, BLOCK_D)
     v_ptr += batch * v_stride_b + head * v_stride_h
     v_sqd = gather_rows(v_ptr, key_sq, v_stride_m, dim_d, HEAD_DIM, BLOCK_D, QUERIES, FAR)
-    d_weight_sq = tl.sum(d_out_qd.to(tl.float32)[None, :, :] * v_sqd.to(tl.float32), 2)
+    d_weight_sq = tl.sum(d_out_qd.to(tl.float32)[None, :, :] * widen(v_sqd), 2)
     shift_q = -tl.sum(weight_sq * d_weight_sq, 0)
     if HAS_D_LSE:
         d_lse_ptr += batch * lse_stride_b + head * lse_stride_h
@@ -190,12 +190,12 @@ def _by_query_kernel(
         key_sq = tl.load(indices_ptr + first_slot + edge_sq, mask=real_sq, other=-1)
         v_sqd = gather_rows(v_ptr, key_sq, k_stride_m, dim_d, HEAD_DIM, BLOCK_D, QUERIES, FAR)
         k_sqd = gather_rows(k_ptr, key_sq, k_stride_m, dim_d, HEAD_DIM, BLOCK_D, QUERIES, FAR)
-        d_weight_sq = tl.sum(d_out_qd[None, :, :] * v_sqd.to(tl.float32), 2)
+        d_weight_sq = tl.sum(d_out_qd[None, :, :] * widen(v_sqd), 2)
         weight_sq = _weights(q_qd, k_sqd, key_sq, lse_q, scale)
         d_score_sq = _d_scores(weight_sq, d_weight_sq, shift_q, key_sq, scale)
         tl.store(weight_ptr + first_slot + edge_sq, weight_sq, mask=real_sq)
         tl.store(d_score_ptr + first_slot + edge_sq, d_score_sq, mask=real_sq)
-        dq_qd += tl.sum(d_score_sq[:, :, None] * k_sqd.to(tl.float32), 0)
+        dq_qd += tl.sum(d_score_sq[:, :, None] * widen(k_sqd), 0)
 
     dq_ptr += batch * dq_stride_b + head * dq_stride_h
     store_rows(dq_ptr, query_q, dq_stride_n, real_q, dim_d, dq_qd, HEAD_DIM, BLOCK_D)
@@ -205,7 +205,7 @@ def _by_query_kernel(
 def _weights(q_qd, k_sqd, key_sq, lse_q, scale):
     """exp(score - lse); 0 in empty slots."""
     q_qd = q_qd.to(tl.float32) * (scale * LOG2_E)
-    weight_sq = tl.exp2(tl.sum(q_qd[None, :, :] * k_sqd.to(tl.float32), 2) - lse_q[None, :])
+    weight_sq = tl.exp2(tl.sum(q_qd[None, :, :] * widen(k_sqd), 2) - lse_q[None, :])
     return tl.where(key_sq >= 0, weight_sq, 0.0)
 
 

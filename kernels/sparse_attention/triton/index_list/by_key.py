@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import Tiles, ceil_div, head_stride, is_far, num_pieces, piece_width, power_of_two
-from .rows import dims_of, gather_rows, load_rows, store_rows
+from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
 SHORTEST_LONG_LIST = 256
 HUB_PROGRAMS = 64
@@ -117,7 +117,7 @@ def _by_key_kernel(
         query_ck = tl.where(real_ck, edge_ck // NUM_SLOTS, -1).to(tl.int32)
         row_ckd = gather_rows(row_ptr, query_ck, row_stride, dim_d, HEAD_DIM, BLOCK_D, KEYS, FAR)
         factor_ck = tl.load(factor_ptr + edge_ck, mask=real_ck, other=0.0)
-        sum_kd += tl.sum(factor_ck[:, :, None] * row_ckd.to(tl.float32), 0)
+        sum_kd += tl.sum(factor_ck[:, :, None] * widen(row_ckd), 0)
         position_ck += CHUNK
     gradient_ptr += batch * dk_stride_b + head * dk_stride_h
     store_rows(gradient_ptr, key_k, dk_stride_m, real_k & short_k, dim_d, sum_kd, HEAD_DIM, BLOCK_D)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import wide
 from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, power_of_two
-from .rows import dims_of, gather_rows, load_rows, store_rows
+from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -81,7 +81,7 @@ def _forward_kernel(
         weight_sq = tl.exp2(score_sq - top_q[None, :])
         total_q = tl.sum(weight_sq, 0)
         weight_sq = weight_sq / tl.where(total_q == 0, 1.0, total_q)[None, :]
-        out_qd = tl.sum(weight_sq[:, :, None] * v_sqd.to(tl.float32), 0)
+        out_qd = tl.sum(weight_sq[:, :, None] * widen(v_sqd), 0)
         if KEEP_WEIGHTS:
             edge_sq = (query_q.to(tl.int64) * NUM_SLOTS)[None, :] + slot_s[:, None]
             weight_ptr += (batch * tl.num_programs(1) + head) * num_queries * NUM_SLOTS
@@ -100,7 +100,7 @@ def _forward_kernel(
             shrink_q = tl.exp2(top_q - _finite(new_top_q))
             weight_sq = tl.exp2(score_sq - _finite(new_top_q)[None, :])
             total_q = total_q * shrink_q + tl.sum(weight_sq, 0)
-            out_qd = out_qd * shrink_q[:, None] + tl.sum(weight_sq[:, :, None] * v_sqd.to(tl.float32), 0)
+            out_qd = out_qd * shrink_q[:, None] + tl.sum(weight_sq[:, :, None] * widen(v_sqd), 0)
             top_q = new_top_q
         top_q = _finite(top_q)
         out_qd = out_qd / tl.where(total_q == 0, 1.0, total_q)[:, None]
@@ -115,7 +115,7 @@ def _forward_kernel(
 @triton.jit
 def _scores(q_qd, k_sqd, key_sq, scale):
     q_qd = q_qd.to(tl.float32) * (scale * LOG2_E)
-    score_sq = tl.sum(q_qd[None, :, :] * k_sqd.to(tl.float32), 2)
+    score_sq = tl.sum(q_qd[None, :, :] * widen(k_sqd), 2)
     return tl.where(key_sq >= 0, score_sq, float("-inf"))
 
 

@@ -1,7 +1,25 @@
 """How all kernels of the index list read and write rows of head_dim."""
 
+import torch
 import triton
 import triton.language as tl
+
+PTX = tl.constexpr(torch.version.cuda is not None and not triton.knobs.runtime.interpret)
+"""Whether kernels are compiled by way of NVIDIA's assembly language."""
+
+
+@triton.jit
+def widen(x):
+    """x in float32.
+
+    A register holds two numbers of bfloat16, which are the upper halves of the same numbers in float32: one instruction
+    for each of the two. The compiler by itself takes three for both.
+    """
+    if PTX and x.dtype == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [x], dtype=tl.float32, is_pure=True, pack=2
+        )
+    return x.to(tl.float32)
 
 
 @triton.jit

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, piece_width, power_of_two
-from .rows import dims_of, gather_rows, load_rows, store_rows
+from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
 SOFTMAX_ELEMENTS = 1024
 
@@ -118,7 +118,7 @@ def _partial_scores_kernel(
         real_sq = real_q[None, :] & (first_slot + slot_s < NUM_SLOTS)[:, None]
         key_sq = tl.load(indices_ptr + first_slot + edge_sq, mask=real_sq, other=-1)
         k_sqd = gather_rows(k_ptr, key_sq, k_stride_m, dim_d, HEAD_DIM, BLOCK_D, QUERIES, FAR)
-        score_sq = tl.sum(q_qd[None, :, :] * k_sqd.to(tl.float32), 2)
+        score_sq = tl.sum(q_qd[None, :, :] * widen(k_sqd), 2)
         tl.store(partial_ptr + first_slot + edge_sq, score_sq, mask=real_sq)
 
 
@@ -146,7 +146,7 @@ def _weighted_sum_kernel(
         key_sq = tl.load(indices_ptr + first_slot + edge_sq, mask=real_sq, other=-1)
         v_sqd = gather_rows(v_ptr, key_sq, v_stride_m, dim_d, HEAD_DIM, BLOCK_D, QUERIES, FAR)
         weight_sq = tl.load(weight_ptr + first_slot + edge_sq, mask=real_sq, other=0.0)
-        out_qd += tl.sum(weight_sq[:, :, None] * v_sqd.to(tl.float32), 0)
+        out_qd += tl.sum(weight_sq[:, :, None] * widen(v_sqd), 0)
     out_ptr += batch * out_stride_b + head * out_stride_h
     store_rows(out_ptr, query_q, out_stride_n, real_q, dim_d, out_qd, HEAD_DIM, BLOCK_D)
 
