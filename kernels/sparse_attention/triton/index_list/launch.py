@@ -82,8 +82,8 @@ def is_far(x: Tensor) -> bool:
 CURATED: dict[tuple[int, int, int], Tiles] = {
     (2, 64, 8): Tiles(Tile(4, 8, registers=64), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
     (2, 64, 16): Tiles(Tile(4, 4), Tile(4, 4), Tile(4, 4), piece=64),
-    (2, 128, 8): Tiles(Tile(4, 8), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
-    (2, 768, 8): Tiles(Tile(8, 8), Tile(8, 8, 2), Tile(8, 2), piece=64),
+    (2, 128, 8): Tiles(Tile(8, 4), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
+    (2, 768, 8): Tiles(Tile(8, 4), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
 }
 """(bytes of an element, head_dim, slots) -> the fastest found on an NVIDIA H100."""
 
