@@ -13,22 +13,26 @@ from statistics import median
 import torch
 
 from longtag.callbacks.memory import peak_gib, reset_peak
-from sparse_attention import IndexList, patterns, sparse_attention
+from sparse_attention import Layout, patterns, sparse_attention
 
 CPU = torch.device("cpu")
 
 
-def measure(heads: int, head_dim: int, layout: IndexList, repeats: int) -> str:
+def measure(heads: int, head_dim: int, layout: Layout, repeats: int) -> str:
     """One line: the median and the extremes of the time in s, and the memory in GiB."""
     size = (1, heads, layout.num_tokens, head_dim)
     q, k, v = (torch.randn(size, requires_grad=True) for _ in range(3))
     gradient = torch.randn(size)
-    assert layout.transposed is not None  # built once for a pattern
+
+    def step() -> None:
+        torch.autograd.grad(sparse_attention(q, k, v, layout, implementation="reference"), (q, k, v), gradient)
+
+    step()  # lists by key are built once for a pattern
     reset_peak(CPU)
     start_gib, seconds = peak_gib(CPU)["memory/peak_rss_gib"], []
     for _ in range(repeats):
         start = time.perf_counter()
-        torch.autograd.grad(sparse_attention(q, k, v, layout, implementation="reference"), (q, k, v), gradient)
+        step()
         seconds.append(time.perf_counter() - start)
     results_gib = 4 * gradient.nbytes / 2**30
     extra_gib = max(0.0, peak_gib(CPU)["memory/peak_rss_gib"] - start_gib - results_gib)

@@ -2,8 +2,9 @@
 
 from . import patterns
 from .api import sparse_attention, sparse_self_attention
-from .layouts import BlockSparse, Dense, IndexList, Layout
-from .support import IMPLEMENTATIONS, explain, why_not
+from .layouts import BlockSparse, Dense, IndexList, Layout, Nearest, PerHead
+from .show import show
+from .support import IMPLEMENTATIONS, choose, explain, why_not
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -11,8 +12,12 @@ __all__ = [
     "Dense",
     "IndexList",
     "Layout",
+    "Nearest",
+    "PerHead",
+    "choose",
     "explain",
     "patterns",
+    "show",
     "sparse_attention",
     "sparse_self_attention",
     "why_not",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .full_rows import overwrite_full_rows
-from .layouts import IndexList, Layout
-from .support import IMPLEMENTATIONS, choose
+from .layouts import IndexList, Layout, PerHead
+from .support import IMPLEMENTATIONS, check_inputs, choose
 
 
 @overload
@@ -54,7 +54,8 @@ def sparse_attention(
     q:       (batch, heads, N, head_dim), float32, float16, bfloat16 or float64; any strides, views need no copy.
     k, v:    (batch, heads, M, head_dim), dtype and device as q.
     pattern: a layout of N queries and M keys on the same device: an IndexList, BlockSparse or Dense, or what a function
-             of `sparse_attention.patterns` returns; of its own per head if it has a heads dim.
+             of `sparse_attention.patterns` returns; of its own per head if it has a heads dim. A content-based one
+             chooses its keys from q and k first.
     scale:   factor on the scores; head_dim ** -0.5 where it is not given.
     implementation: "auto", or one of `sparse_attention.IMPLEMENTATIONS`; `explain` says what "auto" takes and why.
     return_lse: also return the log of the sum of exp(score) of each query, so that parts can be merged.
@@ -67,7 +68,11 @@ def sparse_attention(
     Raises ValueError when inputs and pattern do not fit, or the implementation asked for cannot take them.
     """
     q, k, v = _as_autocast_does(q, k, v)
-    pattern = _resolve(pattern, q, k)
+    if isinstance(pattern, PerHead):
+        return _attend_by_groups(q, k, v, pattern, scale, implementation, return_lse)
+    if isinstance(pattern, Layout) and pattern.depends_on_inputs and q.dim() == 4 and q.shape[0] > 1:
+        return _attend_with_batch_as_heads(q, k, v, pattern, scale, implementation, return_lse)
+    pattern = _resolve(pattern, q, k, v)
     chosen = choose(implementation, q, k, v, pattern, return_lse=return_lse)
     attend = IMPLEMENTATIONS[chosen].load[pattern.kind]()
     factor = q.shape[-1] ** -0.5 if scale is None else float(scale)
@@ -93,7 +98,8 @@ def sparse_self_attention(
     (qkv,) = _as_autocast_does(qkv)
     # unbind, because the backward of indexing would fill a whole gradient of qkv for each part.
     q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-    pattern = _resolve(pattern, q, k)
+    if isinstance(pattern, Layout) and (isinstance(pattern, PerHead) or pattern.depends_on_inputs):
+        return sparse_attention(q, k, v, pattern, scale=scale, implementation=implementation)
     load_fused = IMPLEMENTATIONS[choose(implementation, q, k, v, pattern)].load_fused.get(pattern.kind)
     if load_fused is None or (isinstance(pattern, IndexList) and pattern.full_rows):
         return sparse_attention(q, k, v, pattern, scale=scale, implementation=implementation)
@@ -102,15 +108,47 @@ def sparse_self_attention(
         return load_fused()(qkv, pattern, factor)[0]
 
 
-def _resolve(pattern: Layout, q: Tensor, k: Tensor) -> Layout:
+def _resolve(pattern: Layout, q: Tensor, k: Tensor, v: Tensor) -> Layout:
     """The layout for these queries and keys; what is no layout is left to the check of the inputs."""
-    return pattern.resolve(q, k) if isinstance(pattern, Layout) else pattern
+    if not isinstance(pattern, Layout) or not pattern.depends_on_inputs:
+        return pattern
+    check_inputs(q, k, v, pattern)
+    return pattern.resolve(q, k)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
     """Entered and left at every call, which is worth a few microseconds where there is nothing to switch off."""
     enabled = torch.is_autocast_enabled(device_type)
     return torch.autocast(device_type, enabled=False) if enabled else nullcontext()
+
+
+def _attend_by_groups(
+    q: Tensor, k: Tensor, v: Tensor, pattern: PerHead, scale: float | None, implementation: str, return_lse: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Each group of heads by itself, on views of q, k and v."""
+    choose(implementation, q, k, v, pattern, return_lse=return_lse)
+    outs, lses = [], []
+    for heads, layout in pattern.groups():
+        parts = q[:, heads], k[:, heads], v[:, heads]
+        if return_lse:
+            out, lse = sparse_attention(*parts, layout, scale=scale, implementation=implementation, return_lse=True)
+            lses.append(lse)
+        else:
+            out = sparse_attention(*parts, layout, scale=scale, implementation=implementation)
+        outs.append(out)
+    return (torch.cat(outs, dim=1), torch.cat(lses, dim=1)) if return_lse else torch.cat(outs, dim=1)
+
+
+def _attend_with_batch_as_heads(
+    q: Tensor, k: Tensor, v: Tensor, pattern: Layout, scale: float | None, implementation: str, return_lse: bool
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Every sequence chooses keys of its own: a batch of them is one sequence with so many more heads."""
+    check_inputs(q, k, v, pattern)
+    batch_and_heads = q.shape[:2]
+    q, k, v = (x.flatten(0, 1).unsqueeze(0) for x in (q, k, v))
+    out, lse = sparse_attention(q, k, v, pattern, scale=scale, implementation=implementation, return_lse=True)
+    out, lse = out[0].unflatten(0, batch_and_heads), lse[0].unflatten(0, batch_and_heads)
+    return (out, lse) if return_lse else out
 
 
 def _as_autocast_does(*tensors: Tensor) -> tuple[Tensor, ...]:

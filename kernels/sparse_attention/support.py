@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import triton
-from .layouts import Layout
+from . import sdpa, triton
+from .layouts import Layout, PerHead
 
 Attend = Callable[[Tensor, Tensor, Tensor, Any, float], tuple[Tensor, Tensor]]
 """(q, k, v, layout, scale) -> (out, lse); queries in the `full_rows` of an index list come out as empty rows."""
@@ -38,6 +38,12 @@ class Implementation:
 
     def refusal(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, return_lse: bool = False) -> str | None:
         """Why it cannot take these inputs, or None when it can."""
+        if isinstance(layout, PerHead):
+            reasons = (
+                (heads, self.refusal(q[:, heads], k[:, heads], v[:, heads], part, return_lse))
+                for heads, part in layout.groups()
+            )
+            return next((f"{_words(heads)}: {reason}" for heads, reason in reasons if reason is not None), None)
         if layout.kind not in self.load:
             return f"it takes {' and '.join(self.load)} layouts, and the pattern is {layout.kind}"
         if return_lse and not self.gives_lse:
@@ -57,8 +63,36 @@ def _load_fused_triton_index_list() -> AttendFused:
     return fused_index_list_attention
 
 
+def _load_triton_block_sparse() -> Attend:
+    from .ops import block_sparse_attention
+
+    return block_sparse_attention
+
+
+def _load_fused_triton_block_sparse() -> AttendFused:
+    from .ops import fused_block_sparse_attention
+
+    return fused_block_sparse_attention
+
+
+def _load_sdpa() -> Attend:
+    return sdpa.attend
+
+
+def _load_chunked() -> Attend:
+    from .chunked import attend
+
+    return attend
+
+
 def _load_reference_index_list() -> Attend:
     from .reference.index_list import attend
+
+    return attend
+
+
+def _load_reference_block_sparse() -> Attend:
+    from .reference.block_sparse import attend
 
     return attend
 
@@ -73,13 +107,27 @@ def _load_reference_dense() -> Attend:
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "triton": Implementation(
         summary="fused Triton kernels, nothing of size (N, n, d) in memory",
-        load={"index list": _load_triton_index_list},
+        load={"index list": _load_triton_index_list, "block sparse": _load_triton_block_sparse},
         why_not=triton.why_not,
-        load_fused={"index list": _load_fused_triton_index_list},
+        load_fused={"index list": _load_fused_triton_index_list, "block sparse": _load_fused_triton_block_sparse},
+    ),
+    "sdpa": Implementation(
+        summary="torch's fused dense attention",
+        load={"dense": _load_sdpa},
+        why_not=sdpa.why_not,
+        gives_lse=False,
+    ),
+    "chunked": Implementation(
+        summary="exact dense attention in chunks, after Rabe and Staats (2021)",
+        load={"dense": _load_chunked},
     ),
     "reference": Implementation(
         summary="plain torch, on any device",
-        load={"index list": _load_reference_index_list, "dense": _load_reference_dense},
+        load={
+            "index list": _load_reference_index_list,
+            "block sparse": _load_reference_block_sparse,
+            "dense": _load_reference_dense,
+        },
     ),
 }
 
@@ -101,10 +149,18 @@ def why_not(
 def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Layout, *, return_lse: bool = False) -> str:
     """The name of the implementation to use: the one asked for, or for "auto" the first that takes the inputs.
 
+    For a layout of groups of heads, the names of all that its groups take, with " and " between them.
+
     Raises ValueError with the reason when the one asked for cannot take them.
     """
     if implementation == "auto":
         check_inputs(q, k, v, pattern)
+        if isinstance(pattern, PerHead):
+            names = (
+                choose("auto", q[:, heads], k[:, heads], v[:, heads], part, return_lse=return_lse)
+                for heads, part in pattern.groups()
+            )
+            return " and ".join(dict.fromkeys(names))
         return next(
             name for name, entry in IMPLEMENTATIONS.items() if entry.refusal(q, k, v, pattern, return_lse) is None
         )
@@ -116,12 +172,20 @@ def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Layout
 
 def explain(q: Tensor, k: Tensor, v: Tensor, pattern: Layout) -> str:
     """Which implementation "auto" takes for these inputs and why it passes over those before it, in one line."""
+    if isinstance(pattern, PerHead):
+        check_inputs(q, k, v, pattern)
+        return "; ".join(
+            f"{_words(heads)}: {explain(q[:, heads], k[:, heads], v[:, heads], part)}"
+            for heads, part in pattern.groups()
+        )
     chosen = choose("auto", q, k, v, pattern)
     passed = []
     for name, entry in IMPLEMENTATIONS.items():
         if name == chosen:
             break
-        passed.append(f"; not {name}: {entry.refusal(q, k, v, pattern)}")
+        # What is for other layouts altogether is no news.
+        if pattern.kind in entry.load:
+            passed.append(f"; not {name}: {entry.refusal(q, k, v, pattern)}")
     return f"{chosen} ({IMPLEMENTATIONS[chosen].summary})" + "".join(passed)
 
 
@@ -157,6 +221,10 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, pattern: Layout) -> None:
 def _check_length(name: str, tensor: Tensor, things: str, expected: int) -> None:
     if tensor.shape[2] != expected:
         raise ValueError(f"{name}: length {tensor.shape[2]}, but the pattern is for {expected} {things}")
+
+
+def _words(heads: slice) -> str:
+    return f"heads {heads.start} to {heads.stop - 1}" if heads.stop - heads.start > 1 else f"head {heads.start}"
 
 
 def _but_length(tensor: Tensor) -> tuple[int, int, int]:

@@ -50,10 +50,12 @@ def describe_device(device: torch.device) -> str:
 
 
 def describe_layout(layout: Layout) -> str:
-    """How many pairs attend to one another, and how evenly."""
+    """How it is stored, how many pairs attend to one another, and how evenly."""
+    # Which keys are hubs is not known of a pattern that chooses them anew at every step.
+    evenness = "keys chosen at every step" if layout.depends_on_inputs else f"highest degree {layout.max_degree:,}"
     return (
-        f"{layout.num_edges:,} edges, {layout.keys_per_query:.4g} keys a query, density {layout.density:.2g}, "
-        f"highest degree {layout.max_degree:,}"
+        f"{layout.kind}, {layout.num_edges:,} edges, {layout.keys_per_query:.4g} keys a query, "
+        f"density {layout.density:.2g}, {evenness}"
     )
 
 

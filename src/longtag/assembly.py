@@ -78,7 +78,7 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
         "data": source.description,
         "parameters": f"{parameters:,}",
         "pattern": f"{choices['pattern']}: {describe_layout(layout)}",
-        "attention": f"{implementation} ({why})",
+        "attention": why,
         "tokens a step": describe_step(trainer, config.crops.batch_size, config.tokens),
         "folder": str(folder.path),
     }

@@ -93,8 +93,17 @@ def _node_problems(path: str, node: dict[str, Any], choices: Mapping[str, str]) 
             return
         yield from _signature_problems(path, node, constructor, choices.get(path, target.rsplit(".", 1)[-1]))
     for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _node_problems(f"{path}.{name}" if path else str(name), value, choices)
+        for place, below in _nodes_below(f"{path}.{name}" if path else str(name), value):
+            yield from _node_problems(place, below, choices)
+
+
+def _nodes_below(path: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The nodes that a value is or holds in a list, with their paths."""
+    if isinstance(value, dict):
+        yield path, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _nodes_below(f"{path}.{number}", item)
 
 
 def _signature_problems(path: str, node: dict[str, Any], constructor: Callable, owner: str) -> Iterator[str]:
@@ -181,8 +190,20 @@ def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
             "CPU, shorten the crops and the run: trainer.accelerator=cpu trainer.precision=32-true tokens=10000 "
             "trainer.max_steps=10"
         )
+    yield from _head_problems(values["pattern"], values["model"].get("num_heads"))
     if values["resume"] not in ("auto", "never") and not Path(values["resume"]).is_file():
         yield f"resume={values['resume']}: no such checkpoint; expected auto, never, or the path of a .ckpt file"
     monitored = values["monitor"].split("/")[0]
     if monitored != "val":
         yield f"monitor={values['monitor']}: expected a key of the validation, for example val/f1_macro or val/loss"
+
+
+def _head_problems(pattern: dict[str, Any], num_heads: int | None) -> Iterator[str]:
+    heads, own = pattern.get("heads"), pattern.get("num_heads")
+    if num_heads and isinstance(heads, list) and sum(heads) != num_heads:
+        yield (
+            f"pattern.heads={heads}: they add up to {sum(heads)}, but the model has {num_heads} heads; change them, or "
+            f"give model.num_heads={sum(heads)}"
+        )
+    if num_heads and own not in (None, num_heads):
+        yield f"pattern.num_heads={own}: the model has {num_heads} heads; give pattern.num_heads={num_heads} or null"

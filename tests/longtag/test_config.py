@@ -49,8 +49,14 @@ def test_every_shipped_config_composes_and_passes_the_check(composed, choice, tm
 def test_a_config_lists_every_option_of_what_it_builds(path):
     node = yaml.safe_load(path.read_text())
     options = set(inspect.signature(get_object(node["_target_"])).parameters)
-    listed = {name for name in node if not name.startswith("_") and name != "defaults"}
+    listed = {name for name in node if not name.startswith("_") and name != "defaults"} | _nested(node)
     assert listed == options - GIVEN[path.parent.name]
+
+
+def _nested(node: dict) -> set[str]:
+    """Options that are other files of a group, such as `/pattern@within: window`."""
+    entries = [entry for entry in node.get("defaults", []) if isinstance(entry, dict)]
+    return {name.split("@")[1].split(".")[0] for entry in entries for name in entry if "@" in name}
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -96,11 +102,31 @@ def test_every_option_has_a_comment(path):
         ),
         ("model._target_=longtag.modle.X", "model._target_=longtag.modle.X: cannot be imported"),
         ("pattern=file", r"pattern.path: has no default; give pattern.path=\.\.\."),
+        (
+            "pattern=union pattern.patterns.window.window=wide",
+            "pattern.patterns.window.window=wide: expected an integer",
+        ),
+        (
+            "pattern=union +pattern.patterns.window.widow=3",
+            "pattern.patterns.window.widow: window has no such option; did you mean window",
+        ),
+        ("pattern=documents pattern.within.causal=1", "pattern.within.causal=1: expected true or false"),
+        ("pattern=documents pattern.lengths=long", "pattern.lengths=long: expected a list, each item an integer or an"),
+        ("pattern=window pattern.layout=dense", "expected one of auto, index_list, block_sparse"),
+        (
+            "pattern=per_head pattern.heads=[1,2]",
+            r"pattern.heads=\[1, 2\]: they add up to 3, but the model has 2 heads",
+        ),
+        (
+            "pattern=per_head model=base",
+            r"pattern.heads=\[1, 1\]: they add up to 2, but the model has 12 heads",
+        ),
+        ("pattern=bigbird pattern.num_heads=3", "pattern.num_heads=3: the model has 2 heads; give pattern.num_heads=2"),
         ("optim.betas=[0.9]", r"optim.betas=\[0.9\]: expected a list of 2: a number, a number"),
     ],
 )
 def test_a_value_that_does_not_fit_its_signature_is_named(composed, override, message):
-    config, hydra_config = composed(override)
+    config, hydra_config = composed(*override.split(" "))
     with pytest.raises(UsageError, match=message):
         check(config, hydra_config.runtime.choices)
 

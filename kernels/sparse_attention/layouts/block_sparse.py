@@ -7,58 +7,17 @@ Shapes: N queries, M keys, B block_size, R = ceil(N / B) rows of blocks, C = cei
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .bit_masks import pack_bits, transpose_bits, unpack_bits, words_of
+from .block_lists import WHOLE, BlockLists
+from .block_work import BlockWork
 from .layout import EMPTY, Layout
 
 BLOCK_SIZES = (16, 32, 64, 128)
-WHOLE = -1
-"""In place of a mask: every pair of the block counts."""
-
-
-@dataclass(frozen=True)
-class BlockLists:
-    """The entries, row by row: rows are blocks of queries, or blocks of keys where the lists are transposed.
-
-    The rows of head h of a per-head pattern are h R to h R + R - 1; otherwise all heads share rows 0 to R - 1. In each
-    row whole blocks come first, and whole and partial ones each in ascending order.
-
-    offsets: (H R + 1,) int32; the entries of row r are offsets[r] to offsets[r + 1] - 1.
-    partial: (H R,) int32; the partial ones among them are partial[r] to offsets[r + 1] - 1.
-    blocks:  (E,) int32; which block of keys (transposed: of queries) an entry is about.
-    masks:   (E,) int32; which mask holds for it, or WHOLE.
-    """
-
-    offsets: Tensor
-    partial: Tensor
-    blocks: Tensor
-    masks: Tensor
-
-    @classmethod
-    def build(cls, rows: Tensor, blocks: Tensor, masks: Tensor, num_rows: int) -> BlockLists:
-        """From entries in any order, each (E,); `rows` counts through all heads, from 0 to num_rows - 1."""
-        kind = rows.long() * 2 + (masks != WHOLE)
-        width = int(blocks.max()) + 1 if blocks.numel() else 1
-        order = (kind * width + blocks).argsort(stable=True)
-        # Two numbers a row: where its whole blocks begin, and where its partial ones do.
-        bounds = torch.arange(2 * num_rows + 1, device=rows.device)
-        starts = torch.searchsorted(kind[order], bounds, out_int32=True)
-        return cls(
-            starts[::2].contiguous(), starts[1::2].contiguous(), blocks[order].int(), masks[order].int()
-        )  # fmt: skip
-
-    @property
-    def row_of_entry(self) -> Tensor:
-        """(E,) int64: the row that each entry belongs to."""
-        counts = self.offsets.diff().long()
-        return torch.arange(counts.numel(), device=counts.device).repeat_interleave(counts)
-
-    def to(self, device: torch.device | str) -> BlockLists:
-        return BlockLists(*(x.to(device) for x in (self.offsets, self.partial, self.blocks, self.masks)))
 
 
 class BlockSparse(Layout):
@@ -116,6 +75,9 @@ class BlockSparse(Layout):
         masks, self.mask_words = self._without_what_lies_beyond_the_end(rows, blocks, masks, mask_words)
         self.lists = BlockLists.build(rows, blocks, masks, self.num_rows * (num_heads or 1))
         self._transposed: BlockLists | None = None
+        self._transposed_mask_words: Tensor | None = None
+        self._work: BlockWork | None = None
+        self._transposed_work: BlockWork | None = None
 
     @classmethod
     def from_table(cls, table: Tensor, *, block_size: int, num_tokens: int, num_keys: int | None = None) -> BlockSparse:
@@ -176,6 +138,42 @@ class BlockSparse(Layout):
         return self._transposed
 
     @property
+    def transposed_mask_words(self) -> Tensor:
+        """(U, B, W) int32: bit j of word w of row i says whether key i of the block is seen by query 32 w + j of it."""
+        if self._transposed_mask_words is None:
+            self._transposed_mask_words = transpose_bits(self.mask_words)
+        return self._transposed_mask_words
+
+    @property
+    def work(self) -> BlockWork:
+        """How kernels share out the rows among programs; built at first use, as `transposed` is."""
+        if self._work is None:
+            self._work = BlockWork.build(self.lists, self.block_size)
+        return self._work
+
+    @property
+    def transposed_work(self) -> BlockWork:
+        """The same for the rows of `transposed`."""
+        if self._transposed_work is None:
+            self._transposed_work = BlockWork.build(self.transposed, self.block_size)
+        return self._transposed_work
+
+    def build(self) -> None:
+        """Make everything that attention and its gradient need, as torch.compile wants to find it.
+
+        Numbers of entries, masks and so on are marked as varying, so that nothing is compiled again for another length.
+        """
+        words = (self.mask_words, self.transposed_mask_words)
+        parts = (self.lists, self.transposed, self.work, self.transposed_work)
+        for tensor in (*words, *(tensor for part in parts for tensor in vars(part).values())):
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+
+    def is_built(self, transposed: bool) -> bool:
+        """Whether `work` exists, and what is transposed too if that is asked for."""
+        by_column = (self._transposed, self._transposed_mask_words, self._transposed_work)
+        return self._work is not None and not (transposed and any(part is None for part in by_column))
+
+    @property
     def _head_and_row_of_entry(self) -> tuple[Tensor, Tensor]:
         """(E,) int64 each; the head is 0 where all heads share the lists."""
         row = self.lists.row_of_entry
@@ -208,7 +206,9 @@ class BlockSparse(Layout):
             return self
         moved = copy(self)
         moved.mask_words, moved.lists = self.mask_words.to(device), self.lists.to(device)
-        moved._transposed = None if self._transposed is None else self._transposed.to(device)
+        for name in ("_transposed", "_transposed_mask_words", "_work", "_transposed_work"):
+            built = getattr(self, name)
+            setattr(moved, name, None if built is None else built.to(device))
         return moved
 
     def dense_mask(self) -> Tensor:
@@ -246,26 +246,6 @@ class BlockSparse(Layout):
         masks = masks.clone()
         masks[cut] = (mask_words.shape[0] + which).to(masks.dtype)
         return masks, torch.cat((mask_words, words.view(-1, *mask_words.shape[1:])))
-
-
-def words_of(block_size: int) -> int:
-    """W, the 32-bit words that hold one row of a mask."""
-    return max(1, block_size // 32)
-
-
-def pack_bits(bits: Tensor) -> Tensor:
-    """(U, B, W) int32 from (U, B, B) bool."""
-    count, size, _ = bits.shape
-    width = min(size, 32)
-    shifted = bits.view(count, size, -1, width).long() << torch.arange(width, device=bits.device)
-    # Through unsigned numbers, since bit 31 is the sign of an int32.
-    return shifted.sum(dim=-1).to(torch.uint32).view(torch.int32)
-
-
-def unpack_bits(words: Tensor, block_size: int) -> Tensor:
-    """(U, B, B) bool from (U, B, W) int32."""
-    shift = torch.arange(min(block_size, 32), dtype=torch.int32, device=words.device)
-    return ((words.unsqueeze(-1) >> shift) & 1).bool().flatten(-2)
 
 
 def _check_shapes(rows: Tensor, blocks: Tensor, masks: Tensor, mask_words: Tensor, block_size: int) -> None:

@@ -112,6 +112,9 @@ class IndexList(Layout):
             self._transposed = TransposedLists.build(self.indices, self.num_keys)
         return self._transposed
 
+    def build(self) -> None:
+        _ = self.transposed, self.full_rows_index
+
     @property
     def full_rows_index(self) -> Tensor:
         """`full_rows` as an int64 tensor on the layout's device."""
@@ -141,6 +144,7 @@ class IndexList(Layout):
         if indices is self.indices:
             return self
         moved = IndexList(indices, self.num_keys, self.full_rows, validate=False)
+        moved._rule = self._rule
         if self._transposed is not None:
             moved._transposed = self._transposed.to(device)
         if "num_edges" in vars(self):

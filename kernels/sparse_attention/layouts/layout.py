@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..rules import Rule
 
 EMPTY = -1
 
@@ -20,6 +23,29 @@ class Layout(ABC):
 
     kind: ClassVar[str]
     num_keys: int
+    _rule: Rule | None = None
+
+    @property
+    def rule(self) -> Rule:
+        """Whether a query sees a key, as a pattern stated it, or as read back from the lists of a layout that no
+        pattern made. Patterns are combined by it. It stays on the CPU.
+
+        Raises ValueError for a layout whose keys are not its queries, or that chooses keys by their content.
+        """
+        if self._rule is None:
+            from ..rules.derived import rule_of
+
+            self._rule = rule_of(self)
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: Rule) -> None:
+        self._rule = rule
+
+    @property
+    def depends_on_inputs(self) -> bool:
+        """Whether `resolve` chooses the keys by q and k, so that they are not known before."""
+        return False
 
     @property
     @abstractmethod
@@ -49,6 +75,10 @@ class Layout(ABC):
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
         """The same layout on another device, with everything that was derived from it already."""
+
+    def build(self) -> None:
+        """Derive now what attention, forward and backward, would derive at its first use: before torch.compile, for
+        which that is too late, or before a measurement."""
 
     @abstractmethod
     def dense_mask(self) -> Tensor:

@@ -1,35 +1,43 @@
-"""Dilated attention windows: few keys that reach far, several dilations in one list."""
+"""Dilated attention windows: few keys that reach far, several dilations in one pattern."""
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from ..layouts import EMPTY, IndexList
-from .options import check_at_least
+from ..layouts import Layout
+from ..rules import Choice, Steps, lay_out
+from .options import check_at_least, check_list
 
 
-def dilated(num_tokens: int, *, window: int, dilations: Sequence[int], causal: bool = False) -> IndexList:
+def dilated(
+    num_tokens: int,
+    *,
+    window: int,
+    dilations: Sequence[int],
+    causal: bool = False,
+    layout: Choice = "auto",
+    block_size: int = 64,
+) -> Layout:
     """Each query sees itself and, for each dilation g, the positions at distance g, 2 g, .. window g on each side.
 
-    A position that several dilations reach is listed once; positions outside the sequence are empty slots. `causal`
-    leaves out the keys after the query. Sparse Transformers (Child et al. 2019) call one dilation a strided pattern.
+    A position that several dilations reach is seen once. `causal` leaves out the keys after the query. Dilated sliding
+    windows are from Longformer (Beltagy, Peters and Cohan 2020, arXiv:2004.05150, section 3.1).
 
-    Raises ValueError for num_tokens or a dilation below 1, window below 0, or no dilation at all.
+    The sum of N - |s| edges over the different steps s; at most N (2 window len(dilations) + 1).
+
+    layout, block_size: how it is stored, as `rules.lay_out` takes them.
+
+    Raises ValueError for num_tokens or a dilation below 1, window below 0, no dilation at all, or an unknown layout or
+    block size.
     """
     check_at_least(1, num_tokens=num_tokens)
     check_at_least(0, window=window)
-    if isinstance(dilations, str) or not isinstance(dilations, Sequence) or not dilations:
-        raise ValueError(f"dilations={dilations!r}: expected a list of one or more whole numbers, such as [1, 16, 256]")
-    for dilation in dilations:
-        check_at_least(1, dilations=dilation)
-    back = {-dilation * step for dilation in dilations for step in range(window + 1)}
-    steps = back if causal else back | {-step for step in back}
-    # A step as long as the sequence leads out of it from everywhere: its slot would be empty in all rows.
-    return IndexList(_keys_at(num_tokens, sorted(step for step in steps if abs(step) < num_tokens)), validate=False)
+    check_list(1, "[1, 16, 256]", dilations=dilations)
+    return lay_out(_rule(num_tokens, window, dilations, causal), num_tokens, layout=layout, block_size=block_size)
 
 
-def _keys_at(num_tokens: int, steps: list[int]) -> Tensor:
-    """(num_tokens, len(steps)): query i sees i + step for each step."""
-    keys = torch.arange(num_tokens, dtype=torch.int32)[:, None] + torch.tensor(steps, dtype=torch.int32)
-    return keys.masked_fill_((keys < 0) | (keys >= num_tokens), EMPTY)
+def _rule(num_tokens: int, window: int, dilations: Sequence[int], causal: bool) -> Steps:
+    bands = []
+    for dilation in sorted(set(dilations)):
+        # No farther than the sequence is long, so that options of any size cost nothing.
+        far = min(window, (num_tokens - 1) // dilation) * dilation
+        bands.append(range(-far, 1 if causal else far + 1, dilation))
+    return Steps(tuple(bands))

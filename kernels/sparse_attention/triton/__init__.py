@@ -7,7 +7,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..layouts import IndexList, Layout
+from ..layouts import BlockSparse, IndexList, Layout
+from . import block_sparse
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 HEAD_DIMS = (8, 1024)
@@ -27,4 +28,4 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> str | None:
         return f"head_dim {q.shape[-1]} is not between {HEAD_DIMS[0]} and {HEAD_DIMS[1]}"
     if isinstance(layout, IndexList) and layout.num_slots > MOST_SLOTS:
         return f"the pattern lists {layout.num_slots} keys for a query; at most {MOST_SLOTS} fit"
-    return None
+    return block_sparse.why_not(q) if isinstance(layout, BlockSparse) else None

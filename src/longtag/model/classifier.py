@@ -15,7 +15,7 @@ from longtag.model.initialisation import initialise
 from longtag.model.layout_cache import LayoutCache, Pattern
 from longtag.model.position import sinusoidal
 from longtag.model.rotary import rotation
-from sparse_attention import IMPLEMENTATIONS, Layout, why_not
+from sparse_attention import Layout, choose, explain
 
 Position = Literal["none", "sinusoidal", "rotary"]
 
@@ -110,27 +110,17 @@ class TokenClassifier(nn.Module):
         return layout.num_edges // (layout.num_heads or 1)
 
     def explain(self, layout: Layout, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
-        """Which implementation of attention takes q, k and v of `dtype` on `device`, and why.
+        """Which implementation of attention takes q, k and v of `dtype` on `device`, and a line that says why.
 
         Raises UsageError when the one asked for does not exist or cannot take them.
         """
         layout = layout.to(device)
         q = torch.empty(self.head_dim, dtype=dtype, device=device).expand(1, self.num_heads, layout.num_tokens, -1)
-        if self.implementation != "auto":
-            return self.implementation, self._why_asked_for(q, layout)
-        refusals = {name: why_not(name, q, q, q, layout) for name in IMPLEMENTATIONS}
-        chosen = next(name for name, refusal in refusals.items() if refusal is None)
-        others = [f"not {name}: {refusal}" for name, refusal in refusals.items() if refusal is not None]
-        return chosen, "; ".join([IMPLEMENTATIONS[chosen].summary, *others])
-
-    def _why_asked_for(self, q: Tensor, layout: Layout) -> str:
         try:
-            refusal = why_not(self.implementation, q, q, q, layout)
+            chosen = choose(self.implementation, q, q, q, layout)
+            return chosen, explain(q, q, q, layout) if self.implementation == "auto" else f"{chosen} (asked for)"
         except ValueError as error:
             raise UsageError(str(error)) from error
-        if refusal is not None:
-            raise UsageError(f"implementation={self.implementation}: {refusal}; auto takes one that fits")
-        return "asked for"
 
 
 def _check_at_least(minimum: int, **options: int) -> None:

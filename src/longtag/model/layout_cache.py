@@ -32,7 +32,7 @@ class LayoutCache:
             try:
                 layout = self.pattern(num_tokens)
             except ValueError as error:
-                named = re.match(r"\w+=", str(error))
+                named = re.match(r"\w+(\.\w+)*=|(patterns|within)\b", str(error))
                 raise UsageError(f"pattern{'.' if named else ': '}{error}") from error
             self._layouts[key] = layout.to(device)
             if len(self._layouts) > self.capacity:

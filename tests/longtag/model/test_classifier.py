@@ -10,7 +10,7 @@ from longtag.data.source import TokenIds, Vectors
 from longtag.errors import UsageError
 from longtag.model import TokenClassifier
 from longtag.model.block import Block
-from sparse_attention import IMPLEMENTATIONS, IndexList, patterns
+from sparse_attention import IMPLEMENTATIONS, IndexList, Layout, patterns
 
 window = functools.partial(patterns.window, window=2)
 
@@ -68,7 +68,7 @@ def test_only_models_with_positions_notice_the_order_of_the_keys(position, notic
 def test_all_layers_and_steps_share_one_layout_for_each_length():
     lengths = []
 
-    def counted(num_tokens: int) -> IndexList:
+    def counted(num_tokens: int) -> Layout:
         lengths.append(num_tokens)
         return window(num_tokens)
 
@@ -142,7 +142,7 @@ def test_the_model_explains_which_implementation_attends_and_why():
     model = small_model()
     assert model.explain(window(9), cpu)[0] == "reference"
     assert IMPLEMENTATIONS["reference"].summary in model.explain(window(9), cpu)[1]
-    assert small_model(implementation="reference").explain(window(9), cpu) == ("reference", "asked for")
+    assert small_model(implementation="reference").explain(window(9), cpu) == ("reference", "reference (asked for)")
     with pytest.raises(UsageError, match=r"implementation='magic': expected one of auto, .*reference"):
         small_model(implementation="magic").explain(window(9), cpu)
 

@@ -3,8 +3,9 @@
 import torch
 import triton
 import triton.language as tl
+from triton import knobs
 
-PTX = tl.constexpr(torch.version.cuda is not None and not triton.knobs.runtime.interpret)
+PTX = tl.constexpr(torch.version.cuda is not None and not knobs.runtime.interpret)
 """Whether kernels are compiled by way of NVIDIA's assembly language."""
 
 
