@@ -76,7 +76,7 @@ class Layout(ABC):
     def to(self, device: torch.device | str) -> Self:
         """The same layout on another device, with everything that was derived from it already."""
 
-    def build(self) -> None:
+    def build(self) -> None:  # noqa: B027 - layouts that derive nothing have nothing to do
         """Derive now what attention, forward and backward, would derive at its first use: before torch.compile, for
         which that is too late, or before a measurement."""
 
