@@ -151,7 +151,7 @@ def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Layout
 
     For a layout of groups of heads, the names of all that its groups take, with " and " between them.
 
-    Raises ValueError with the reason when the one asked for cannot take them.
+    Raises ValueError with the reason when the one asked for, or any at all, cannot take them.
     """
     if implementation == "auto":
         check_inputs(q, k, v, pattern)
@@ -161,9 +161,11 @@ def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Layout
                 for heads, part in pattern.groups()
             )
             return " and ".join(dict.fromkeys(names))
-        return next(
-            name for name, entry in IMPLEMENTATIONS.items() if entry.refusal(q, k, v, pattern, return_lse) is None
-        )
+        for name, entry in IMPLEMENTATIONS.items():
+            if entry.refusal(q, k, v, pattern, return_lse) is None:
+                return name
+        known = ", ".join(dict.fromkeys(kind for entry in IMPLEMENTATIONS.values() for kind in entry.load))
+        raise ValueError(f"pattern: nothing here takes a layout of kind {pattern.kind!r}; there are {known}")
     reason = why_not(implementation, q, k, v, pattern, return_lse=return_lse)
     if reason is not None:
         raise ValueError(f"implementation={implementation!r}: {reason}; 'auto' takes one that fits")

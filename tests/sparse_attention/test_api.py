@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sparse_attention import (
     IMPLEMENTATIONS,
+    Dense,
     IndexList,
     explain,
     sparse_attention,
@@ -234,3 +235,11 @@ def test_self_attention_says_which_shape_it_expects() -> None:
     message = r"qkv: expected shape \(batch, length, 3, heads, head_dim\), got \(1, 6, 2, 2, 8\)"
     with pytest.raises(ValueError, match=message):
         sparse_self_attention(torch.zeros(1, 6, 2, 2, 8), LAYOUT)
+
+
+def test_a_kind_of_layout_that_nothing_takes_is_named() -> None:
+    class Unheard(Dense):
+        kind = "unheard of"
+
+    with pytest.raises(ValueError, match="pattern: nothing here takes a layout of kind 'unheard of'; there are index"):
+        sparse_attention(*tensors(1, 2, 6, 8), Unheard(6))

@@ -18,6 +18,8 @@ from .block_work import BlockWork
 from .layout import EMPTY, Layout
 
 BLOCK_SIZES = (16, 32, 64, 128)
+CHUNK_ENTRIES = 2**16
+"""Entries whose keys are counted at once."""
 
 
 class BlockSparse(Layout):
@@ -187,12 +189,14 @@ class BlockSparse(Layout):
     def degrees(self) -> Tensor:
         size, lists = self.block_size, self.lists
         head, row = self._head_and_row_of_entry
-        queries = (self.num_tokens - row * size).clamp(max=size)
-        keys_of_mask = torch.cat((self.mask_bits.sum(dim=1), self.mask_bits.new_zeros(1, size, dtype=torch.int64)))
-        seen = torch.where((lists.masks == WHOLE)[:, None], queries[:, None], keys_of_mask[lists.masks.long()])
-        heads = self.num_heads or 1
-        total = torch.zeros(heads * self.num_columns, size, dtype=torch.int64, device=self.device)
-        total.index_add_(0, head * self.num_columns + lists.blocks, seen)
+        column, partial, heads = head * self.num_columns + lists.blocks, lists.masks != WHOLE, self.num_heads or 1
+        queries = (self.num_tokens - row * size).clamp(max=size).masked_fill(partial, 0)
+        of_whole_blocks = torch.zeros(heads * self.num_columns, dtype=torch.int64, device=self.device)
+        total = of_whole_blocks.index_add_(0, column, queries).unsqueeze(1).repeat(1, size)
+        queries_of_mask = self.mask_bits.sum(dim=1)
+        # In chunks, since there may be many more entries than masks or columns.
+        for entries in partial.nonzero().squeeze(1).split(CHUNK_ENTRIES):
+            total.index_add_(0, column[entries], queries_of_mask[lists.masks[entries].long()])
         total = total.view(heads, -1)[:, : self.num_keys]
         return total if self.num_heads else total[0]
 
