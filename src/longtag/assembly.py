@@ -110,7 +110,7 @@ def _build_tagger(config: DictConfig, source: Source) -> Tagger:
         num_classes=num_classes,
         pattern=instantiate(config.pattern, _convert_="all"),
         implementation=config.implementation,
-        checkpoint_every=config.memory.checkpoint_every,
+        levers=_build(config, "memory"),
     )
     unused = num_classes - num_labels
     class_names = [*source.class_names, *(f"unused {label}" for label in range(unused))]

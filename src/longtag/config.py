@@ -190,6 +190,8 @@ def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
             "CPU, shorten the crops and the run: trainer.accelerator=cpu trainer.precision=32-true tokens=10000 "
             "trainer.max_steps=10"
         )
+    if values["optim"].get("in_backward"):
+        yield from _in_backward_problems(trainer)
     yield from _head_problems(values["pattern"], values["model"].get("num_heads"))
     if values["resume"] not in ("auto", "never") and not Path(values["resume"]).is_file():
         yield f"resume={values['resume']}: no such checkpoint; expected auto, never, or the path of a .ckpt file"
@@ -207,3 +209,21 @@ def _head_problems(pattern: dict[str, Any], num_heads: int | None) -> Iterator[s
         )
     if num_heads and own not in (None, num_heads):
         yield f"pattern.num_heads={own}: the model has {num_heads} heads; give pattern.num_heads={num_heads} or null"
+
+
+def _in_backward_problems(trainer: dict[str, Any]) -> Iterator[str]:
+    """What needs more than one gradient at a time, and so cannot be had where each is used up when it is ready."""
+    needs = "optim.in_backward=true: a parameter is stepped, and its gradient gone, before "
+    if trainer["gradient_clip_val"] is not None:
+        yield f"{needs}the norm of all gradients is known that clipping needs; give trainer.gradient_clip_val=null"
+    if trainer["accumulate_grad_batches"] != 1:
+        yield f"{needs}the next batch adds to it; give trainer.accumulate_grad_batches=1"
+    several_devices = trainer["devices"] not in (1, "1") and not _is_list_of_one(trainer["devices"])
+    if several_devices or trainer["num_nodes"] != 1:
+        yield f"{needs}it is averaged over devices; give trainer.devices=1 trainer.num_nodes=1"
+    if trainer["precision"] in (16, "16", "16-mixed"):
+        yield f"{needs}the loss scale of float16 is checked; give trainer.precision=bf16-mixed or 32-true"
+
+
+def _is_list_of_one(devices: Any) -> bool:
+    return isinstance(devices, list) and len(devices) == 1

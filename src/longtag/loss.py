@@ -64,11 +64,20 @@ class TokenLoss(nn.Module):
 
         Without a single labelled token the loss is 0 and so are its gradients.
         """
-        labels = labels.flatten()
+        return mean(self.cost(logits, labels), self.weight(labels))
+
+    def cost(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum of what the tokens cost, a float32 scalar; costs of parts of a sequence add up."""
         # Under autocast, too: bfloat16 would round the loss to three digits.
-        costs = self._costs(logits.flatten(0, -2).float(), labels)
-        total_weight = self._total_weight(labels)
-        return costs.sum() / torch.where(total_weight > 0, total_weight, 1.0)
+        return self._costs(logits.flatten(0, -2).float(), labels.flatten()).sum()
+
+    def weight(self, labels: Tensor) -> Tensor:
+        """What the cost of these tokens is divided by for their mean: the sum of their weights, a float32 scalar."""
+        labels = labels.flatten()
+        labelled = labels != self.ignore_index
+        if self.weights is None:
+            return labelled.sum().float()
+        return (self.weights[labels.clamp_min(0)] * labelled).sum()
 
     def _costs(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Weighted loss of each token, 0 where there is no label."""
@@ -87,11 +96,10 @@ class TokenLoss(nn.Module):
         costs = wrong**self.focal_gamma * surprise
         return costs if self.weights is None else costs * self.weights[labels.clamp_min(0)]
 
-    def _total_weight(self, labels: Tensor) -> Tensor:
-        labelled = labels != self.ignore_index
-        if self.weights is None:
-            return labelled.sum().float()
-        return (self.weights[labels.clamp_min(0)] * labelled).sum()
+
+def mean(cost: Tensor, weight: Tensor) -> Tensor:
+    """cost / weight; 0, with gradients of 0, where nothing has a weight."""
+    return cost / torch.where(weight > 0, weight, 1.0)
 
 
 def _resolve(class_weights: ClassWeights, class_counts: Sequence[int] | np.ndarray | None) -> Tensor | None:

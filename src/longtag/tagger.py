@@ -4,8 +4,11 @@ from typing import Any
 
 import lightning as L
 from torch import Tensor
+from torch.optim import Optimizer
 
-from longtag.loss import TokenLoss
+from longtag.loss import TokenLoss, mean
+from longtag.memory.micro_batches import MeanOverStep
+from longtag.memory.tiled_loss import cost_of_tokens, predict
 from longtag.metrics import Scores, TokenMetrics
 from longtag.model import TokenClassifier
 from longtag.optim import Optimization
@@ -32,11 +35,24 @@ class Tagger(L.LightningModule):
         self.optimization = optimization
         self.val_scores = Scores(metrics)
         self.test_scores = Scores(metrics)
+        self.mean_over_step = MeanOverStep()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(self.model(batch["inputs"]), batch["labels"])
-        self.log("train/loss", loss, batch_size=batch["labels"].shape[0])
-        return loss
+        labels = batch["labels"]
+        cost = cost_of_tokens(
+            self.model.head, self.loss, self.model.encode(batch["inputs"]), labels, tile=self.model.levers.tile_tokens
+        )
+        weight = self.loss.weight(labels)
+        loss = mean(cost, weight)
+        self.log("train/loss", loss, batch_size=labels.shape[0])
+        if self._batches_of_a_step == 1:
+            return loss
+        # Lightning divides by the number of batches; what is left to do for the mean over tokens is done at the step.
+        return self.mean_over_step.add(cost, weight, labels.numel()) * self.trainer.accumulate_grad_batches
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self._batches_of_a_step > 1:
+            self.mean_over_step.finish(self.parameters(), self.trainer.strategy.reduce, self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._score(self.val_scores, batch)
@@ -53,6 +69,11 @@ class Tagger(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return self.optimization.configure(self.model, max_steps=self.trainer.max_steps)
 
+    @property
+    def _batches_of_a_step(self) -> int:
+        return self.trainer.accumulate_grad_batches * self.trainer.world_size
+
     def _score(self, scores: Scores, batch: Batch) -> None:
-        logits = self.model(batch["inputs"])
-        scores.update(logits, batch["labels"], self.loss(logits, batch["labels"]))
+        labels, features = batch["labels"], self.model.encode(batch["inputs"])
+        predictions, cost = predict(self.model.head, self.loss, features, labels, tile=self.model.levers.tile_tokens)
+        scores.update(predictions, labels, mean(cost, self.loss.weight(labels)))

@@ -24,11 +24,12 @@ WITH_TARGET = sorted(path for path in CONF.glob("*/*.yaml") if "\n_target_:" in 
 GIVEN = {
     "data": set(),
     "crops": {"source"},
-    "model": {"inputs", "num_classes", "pattern", "implementation", "checkpoint_every"},
+    "model": {"inputs", "num_classes", "pattern", "implementation", "levers"},
     "pattern": {"num_tokens"},
     "loss": {"class_counts", "ignore_index"},
     "metrics": {"class_names", "ignore_index"},
     "optim": set(),
+    "memory": set(),
 }
 
 
@@ -122,6 +123,21 @@ def test_every_option_has_a_comment(path):
             r"pattern.heads=\[1, 1\]: they add up to 2, but the model has 12 heads",
         ),
         ("pattern=bigbird pattern.num_heads=3", "pattern.num_heads=3: the model has 2 heads; give pattern.num_heads=2"),
+        ("memory.checkpoint=some", "memory.checkpoint=some: expected one of none, blocks, selective"),
+        ("memory.tile_tokens=1.5", "memory.tile_tokens=1.5: expected an integer or null"),
+        ("optim.in_backward=true", "optim.in_backward=true: .* clipping needs; give trainer.gradient_clip_val=null"),
+        (
+            "optim.in_backward=true trainer.gradient_clip_val=null trainer.accumulate_grad_batches=2",
+            "optim.in_backward=true: .* the next batch .*; give trainer.accumulate_grad_batches=1",
+        ),
+        (
+            "optim.in_backward=true trainer.gradient_clip_val=null trainer.devices=2",
+            "optim.in_backward=true: .* averaged over devices; give trainer.devices=1",
+        ),
+        (
+            "optim.in_backward=true trainer.gradient_clip_val=null trainer.precision=16-mixed",
+            "optim.in_backward=true: .* loss scale .*; give trainer.precision=bf16-mixed",
+        ),
         ("optim.betas=[0.9]", r"optim.betas=\[0.9\]: expected a list of 2: a number, a number"),
     ],
 )

@@ -20,15 +20,18 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, tmp_path, accumulate):
+@pytest.mark.parametrize(
+    "way",
+    [
+        ["trainer.accumulate_grad_batches=1"],
+        ["trainer.accumulate_grad_batches=2"],
+        ["optim.in_backward=true", "trainer.gradient_clip_val=null", "memory=lean", "memory.tile_tokens=10"],
+    ],
+    ids=["plain", "accumulated", "in backward"],
+)
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, tmp_path, way):
     # A constant rate, so that the schedule does not depend on the number of steps that the first half was given.
-    options = (
-        *STEPS,
-        "optim.schedule=constant",
-        "optim.warmup_steps=2",
-        f"trainer.accumulate_grad_batches={accumulate}",
-    )
+    options = (*STEPS, "optim.schedule=constant", "optim.warmup_steps=2", *way)
     run_in_folder(tiny(*options, "trainer.max_steps=6", f"hydra.runtime.output_dir={tmp_path}/straight"))
     run_in_folder(tiny(*options, "trainer.max_steps=4", f"hydra.runtime.output_dir={tmp_path}/halves"))
     run_in_folder(tiny(*options, "trainer.max_steps=6", f"hydra.runtime.output_dir={tmp_path}/halves"))

@@ -69,6 +69,27 @@ def test_accumulated_batches_make_one_step(tiny, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        ["memory=lean", "memory.tile_tokens=9", "memory.tile_heads=1"],
+        ["memory.checkpoint=selective"],
+        ["optim.in_backward=true"],
+    ],
+    ids=["lean", "selective", "in backward"],
+)
+def test_levers_train_the_same_model(tiny, tmp_path, way):
+    options = ("model.position=rotary", "trainer.gradient_clip_val=null", "test=false")
+    losses = {}
+    for name, more in (("plain", []), ("lever", way)):
+        run_in_folder(tiny(*options, *more, f"hydra.runtime.output_dir={tmp_path}/{name}"))
+        losses[name] = [(key, line[key]) for line in lines(tmp_path / name) for key in line if key.endswith("/loss")]
+    assert len(losses["plain"]) == 4 + 2
+    assert [key for key, _ in losses["lever"]] == [key for key, _ in losses["plain"]]
+    for (_, ours), (_, theirs) in zip(losses["lever"], losses["plain"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
 def test_a_checkpoint_holds_no_config_objects_and_loads_with_weights_only(tiny, tmp_path):
     run_in_folder(tiny("test=false"))
     checkpoint = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
@@ -118,6 +139,11 @@ def refused(tmp_path: Path, configs: tuple, message: str) -> None:
 
 def test_heads_that_do_not_divide_the_width_are_refused(tiny, tmp_path):
     refused(tmp_path, tiny("model.num_heads=3"), "num_heads=3.*d_model=16")
+
+
+def test_levers_that_contradict_each_other_are_refused(tiny, tmp_path):
+    refused(tmp_path, tiny("memory.checkpoint_every=2"), "memory.checkpoint_every=2: .* give memory.checkpoint=blocks")
+    refused(tmp_path, tiny("memory=lean", "memory.checkpoint=selective"), "memory.tile_heads=4: .*memory.checkpoint")
 
 
 def test_a_crop_longer_than_every_block_is_refused(composed, tmp_path):

@@ -1,11 +1,32 @@
 """Activation checkpointing (Chen et al., 2016): keep what enters a few blocks, recompute what happens inside them."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(function: Callable[..., Tensor], *args: Any, draws: bool) -> Tensor:
+    """`function(*args)`, of which backward keeps the args alone and runs the rest again, under the same autocast.
+
+    draws: whether the function draws random numbers, as dropout does; it then draws the same ones again.
+    """
+    with _casts_of_its_own():
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=draws)
+
+
+@contextlib.contextmanager
+def _casts_of_its_own() -> Iterator[None]:
+    """Without autocast's cache of cast weights: functions that share a cast weight add their gradients in bfloat16."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
 
 
 def run_checkpointed(blocks: Iterable[Callable[..., Tensor]], x: Tensor, *context: Any, every: int) -> Tensor:
@@ -18,7 +39,7 @@ def run_checkpointed(blocks: Iterable[Callable[..., Tensor]], x: Tensor, *contex
     if every == 0 or not torch.is_grad_enabled():
         return _run(blocks, x, *context)
     for start in range(0, len(blocks), every):
-        x = _recomputed(blocks[start : start + every], x, *context)
+        x = recomputed(_run, blocks[start : start + every], x, *context, draws=True)
     return x
 
 
@@ -26,7 +47,3 @@ def _run(blocks: list[Callable[..., Tensor]], x: Tensor, *context: Any) -> Tenso
     for block in blocks:
         x = block(x, *context)
     return x
-
-
-def _recomputed(blocks: list[Callable[..., Tensor]], x: Tensor, *context: Any) -> Tensor:
-    return checkpoint(_run, blocks, x, *context, use_reentrant=False, preserve_rng_state=True)

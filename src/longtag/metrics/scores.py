@@ -19,10 +19,10 @@ class Scores(nn.Module):
         self.metrics = metrics.clone()
         self.loss = MeanMetric(nan_strategy="ignore")
 
-    def update(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Add a crop: logits (batch, N, classes), labels (batch, N), and the mean loss of its labelled tokens."""
+    def update(self, predictions: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Add a crop: predicted classes (batch, N), labels (batch, N), and the mean loss of its labelled tokens."""
         self.loss.update(loss.detach(), weight=(labels >= 0).sum())
-        self.metrics.update(logits, labels)
+        self.metrics.update(predictions, labels)
 
     def finish(self) -> dict[str, Tensor]:
         """All figures of the pass by name, as float32 scalars; the next pass starts from nothing."""

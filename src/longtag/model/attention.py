@@ -3,11 +3,24 @@
 Legend: b batch, n tokens, h heads, d head_dim, m = h * d width of the model.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtag.errors import UsageError
+from longtag.memory import Levers
+from longtag.memory.head_groups import layouts_of_groups, sum_of_groups
+from longtag.memory.selective import made_again
+from longtag.memory.tiles import by_tiles
 from longtag.model.rotary import Rotation, rotate_queries_and_keys
 from sparse_attention import Layout, sparse_self_attention
+
+Rows = Callable[[Tensor], Tensor]
+"""A function that treats each row, (b * n, m), by itself."""
 
 
 class SparseSelfAttention(nn.Module):
@@ -17,23 +30,105 @@ class SparseSelfAttention(nn.Module):
     Raises UsageError when `num_heads` does not divide `d_model`.
     """
 
-    def __init__(self, *, d_model: int, num_heads: int, implementation: str = "auto") -> None:
+    def __init__(
+        self, *, d_model: int, num_heads: int, implementation: str = "auto", levers: Levers | None = None
+    ) -> None:
         super().__init__()
         self.head_dim = head_dim(d_model, num_heads)
         self.num_heads = num_heads
         self.implementation = implementation
+        self.levers = levers or Levers()
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.output = nn.Linear(d_model, d_model)
 
     def forward(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(b, n, m) -> (b, n, m); with a rotation, q and k are turned by their positions first."""
-        shape_bn3hd = (*x_bnm.shape[:2], 3, self.num_heads, self.head_dim)
-        # From a matrix, a linear layer makes a matrix that is no view, as the rotation in place wants it.
-        projected = self.qkv(x_bnm.flatten(0, 1))
-        if rotation is not None:
-            projected = rotate_queries_and_keys(projected, shape_bn3hd, rotation)
-        out_bhnd = sparse_self_attention(projected.view(shape_bn3hd), layout, implementation=self.implementation)
-        return self.output(out_bhnd.transpose(1, 2).flatten(2))
+        return self.finish(self.attend(x_bnm, layout, rotation))
+
+    def attend(
+        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None, norm: Rows | None = None
+    ) -> Tensor:
+        """What `finish`, which is local to a token, makes the result of: (b, n, m) -> (b, n, m).
+
+        norm: what x goes through first.
+        """
+        if self.levers.tile_heads is not None:
+            return self._attend_by_groups(x_bnm, layout, rotation, norm, self.levers.tile_heads)
+        return self._attend(x_bnm, layout, rotation, self._behind(norm, self.qkv), self.num_heads)
+
+    def finish(self, attended: Tensor) -> Tensor:
+        """(..., m) -> (..., m): the output projection, unless each group of heads had its share of it already."""
+        return attended if self.levers.tile_heads is not None else self.output(attended)
+
+    def _attend(
+        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None, project: Rows, num_heads: int
+    ) -> Tensor:
+        """The heads side by side, (b, n, h * d); `project` maps (b * n, m) to (b * n, 3 * h * d)."""
+        shape_bn3hd = (*x_bnm.shape[:2], 3, num_heads, self.head_dim)
+
+        def make_qkv(x_bnm: Tensor) -> Tensor:
+            # From a matrix, a linear layer makes a matrix that is no view, as the rotation in place wants it.
+            projected = project(x_bnm.flatten(0, 1))
+            if rotation is None:
+                return projected
+            # The operator makes the gradient anew, and nobody else reads it.
+            return rotate_queries_and_keys(projected, shape_bn3hd, rotation, owns_gradient=True)
+
+        projected = make_qkv(x_bnm)
+        again = partial(make_qkv, x_bnm.detach())
+        with made_again(projected, again) if self.levers.selective else nullcontext():
+            out_bhnd = sparse_self_attention(projected.view(shape_bn3hd), layout, implementation=self.implementation)
+        return out_bhnd.transpose(1, 2).flatten(2)
+
+    def _behind(self, norm: Rows | None, project: Rows) -> Rows:
+        """`project` of normed rows. They are kept for backward, or what autocast makes of them, unless a lever acts."""
+
+        def norm_and_project(rows: Tensor) -> Tensor:
+            return project(rows if norm is None else norm(rows))
+
+        def recompute(rows: Tensor) -> Tensor:
+            if norm is None and not _is_cast(rows):
+                return project(rows)
+            return by_tiles(norm_and_project, rows, tile=self.levers.tile_tokens, draws=False)
+
+        return recompute if self.levers.recomputes_rows else norm_and_project
+
+    def _attend_by_groups(
+        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None, norm: Rows | None, group: int
+    ) -> Tensor:
+        """The output projection of each group's heads, summed."""
+
+        def attend(
+            x_bnm: Tensor,
+            part: Layout,
+            weight_3gdm: Tensor,
+            bias_3gd: Tensor,
+            out_weight: Tensor,
+            out_bias: Tensor | None,
+        ) -> Tensor:
+            def project(rows: Tensor) -> Tensor:
+                # Copied here, so that no copy is held for backward.
+                return F.linear(rows, weight_3gdm.flatten(0, 2), bias_3gd.flatten())
+
+            heads = self._attend(x_bnm, part, rotation, self._behind(norm, project), weight_3gdm.shape[1])
+            # Of a matrix, because the sum changes the first result in place, which a view would make dear.
+            return F.linear(heads.flatten(0, 1), out_weight, out_bias)
+
+        layouts = layouts_of_groups(layout, self.num_heads, group)
+        by_head = (3, self.num_heads, self.head_dim)
+        # Split, because the backward of a slice would fill a whole gradient for each group.
+        weights = self.qkv.weight.unflatten(0, by_head).split(group, dim=1)
+        biases = self.qkv.bias.unflatten(0, by_head).split(group, dim=1)
+        out_weights = self.output.weight.split(group * self.head_dim, dim=1)
+        out_biases = (self.output.bias, *[None] * (len(layouts) - 1))
+        groups = zip(layouts, weights, biases, out_weights, out_biases, strict=True)
+        return sum_of_groups(attend, x_bnm, groups).view(x_bnm.shape)
+
+
+def _is_cast(x: Tensor) -> bool:
+    """Whether a matrix product reads a copy of x in another dtype."""
+    device = x.device.type
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != x.dtype
 
 
 def head_dim(d_model: int, num_heads: int) -> int:

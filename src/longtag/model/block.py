@@ -5,6 +5,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtag.memory import Levers
+from longtag.memory.residual import narrowed, sum_to_norm
+from longtag.memory.tiles import by_tiles
 from longtag.model.attention import SparseSelfAttention
 from longtag.model.rotary import Rotation
 from sparse_attention import Layout
@@ -42,9 +45,13 @@ class Block(nn.Module):
         dropout: float = 0.1,
         norm: Norm = "post",
         implementation: str = "auto",
+        levers: Levers | None = None,
     ) -> None:
         super().__init__()
-        self.attention = SparseSelfAttention(d_model=d_model, num_heads=num_heads, implementation=implementation)
+        self.levers = levers or Levers()
+        self.attention = SparseSelfAttention(
+            d_model=d_model, num_heads=num_heads, implementation=implementation, levers=self.levers
+        )
         self.feed_forward = FeedForward(d_model=d_model, d_ff=d_ff, dropout=dropout)
         self.norm1 = nn.LayerNorm(d_model)
         self.norm2 = nn.LayerNorm(d_model)
@@ -53,8 +60,21 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
+        attended = self.attention.attend(x, layout, rotation, self.norm1 if self.norm_first else None)
+        if not self.levers.recomputes_rows:
+            return self._behind_attention(x, attended)
+        draws = self.training and self.dropout.p > 0
+        rows, attended_rows = x.flatten(0, 1), attended.flatten(0, 1)
+        del attended
+        out = by_tiles(self._behind_attention, rows, attended_rows, tile=self.levers.tile_tokens, draws=draws)
+        return out.view(x.shape)
+
+    def _behind_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """All that follows attention, which is local to a token: (..., d_model) each -> (..., d_model)."""
+        residual = self.levers.residual
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.norm1(x), layout, rotation))
-            return x + self.dropout(self.feed_forward(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x, layout, rotation)))
-        return self.norm2(x + self.dropout(self.feed_forward(x)))
+            x = x + self.dropout(self.attention.finish(attended))
+            return narrowed(x + self.dropout(self.feed_forward(self.norm2(x))), residual)
+        x = sum_to_norm(x, self.dropout(self.attention.finish(attended)), residual)
+        x = narrowed(self.norm1(x), residual)
+        return narrowed(self.norm2(sum_to_norm(x, self.dropout(self.feed_forward(x)), residual)), residual)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from longtag.data.source import TokenIds, Vectors
 from longtag.errors import UsageError
+from longtag.memory import Levers
 from longtag.model.attention import head_dim
 from longtag.model.block import Norm
 from longtag.model.embedding import build_embedding
@@ -35,7 +36,7 @@ class TokenClassifier(nn.Module):
     position:         "none", "sinusoidal" vectors added to the embedding, or "rotary" turns of q and k.
     project_inputs:   False takes vectors of width d_model as they are.
     implementation:   of sparse_attention: "auto" or one by name.
-    checkpoint_every: blocks recomputed together in backward; 0 recomputes none.
+    levers:           what is kept for backward and what is computed again; None keeps everything.
 
     Raises UsageError, naming the option, where a value is not allowed or two do not fit together.
     """
@@ -55,12 +56,11 @@ class TokenClassifier(nn.Module):
         position: Position = "none",
         project_inputs: bool = True,
         implementation: str = "auto",
-        checkpoint_every: int = 0,
+        levers: Levers | None = None,
     ) -> None:
         super().__init__()
         _check_at_least(1, num_classes=num_classes, num_layers=num_layers, num_heads=num_heads)
         _check_at_least(1, d_model=d_model, d_ff=d_ff)
-        _check_at_least(0, checkpoint_every=checkpoint_every)
         _check_choice("norm", norm, get_args(Norm))
         _check_choice("position", position, get_args(Position))
         if not 0 <= dropout < 1:
@@ -77,6 +77,7 @@ class TokenClassifier(nn.Module):
         self.num_heads = num_heads
         self.position = position
         self.implementation = implementation
+        self.levers = levers or Levers()
         self.layouts = LayoutCache(pattern)
         self.embedding = build_embedding(inputs, d_model, project_inputs)
         self.encoder = Encoder(
@@ -87,13 +88,17 @@ class TokenClassifier(nn.Module):
             dropout=dropout,
             norm=norm,
             implementation=implementation,
-            checkpoint_every=checkpoint_every,
+            levers=self.levers,
         )
         self.head = nn.Linear(d_model, num_classes)
         initialise(self.embedding, self.encoder, self.head)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Ids (batch, N) or vectors (batch, N, width) -> logits (batch, N, num_classes); never softmaxed."""
+        return self.head(self.encode(inputs))
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Ids (batch, N) or vectors (batch, N, width) -> what the head reads, (batch, N, d_model)."""
         num_tokens, device = inputs.shape[1], inputs.device
         x = self.embedding(inputs)
         turn = None
@@ -101,8 +106,7 @@ class TokenClassifier(nn.Module):
             x = x + sinusoidal(num_tokens, x.shape[-1], device).to(x.dtype)
         elif self.position == "rotary":
             turn = rotation(num_tokens, self.head_dim, device)
-        x = self.encoder(x, self.layouts.get(num_tokens, device), turn)
-        return self.head(x)
+        return self.encoder(x, self.layouts.get(num_tokens, device), turn)
 
     def num_edges(self, num_tokens: int) -> int:
         """Attended (query, key) pairs of one layer, in the mean over its heads."""

@@ -2,17 +2,17 @@
 
 from torch import Tensor, nn
 
+from longtag.memory import Levers
 from longtag.memory.checkpointing import run_checkpointed
+from longtag.memory.residual import narrowed
+from longtag.memory.tiles import by_tiles
 from longtag.model.block import Block, Norm
 from longtag.model.rotary import Rotation
 from sparse_attention import Layout
 
 
 class Encoder(nn.Module):
-    """`num_layers` blocks, and a last norm where the blocks norm their inputs only.
-
-    `checkpoint_every` blocks at a time are recomputed in backward instead of kept; 0 keeps everything.
-    """
+    """`num_layers` blocks, and a last norm where the blocks norm their inputs only."""
 
     def __init__(
         self,
@@ -24,9 +24,10 @@ class Encoder(nn.Module):
         dropout: float = 0.1,
         norm: Norm = "post",
         implementation: str = "auto",
-        checkpoint_every: int = 0,
+        levers: Levers | None = None,
     ) -> None:
         super().__init__()
+        self.levers = levers or Levers()
         self.blocks = nn.ModuleList(
             Block(
                 d_model=d_model,
@@ -35,12 +36,16 @@ class Encoder(nn.Module):
                 dropout=dropout,
                 norm=norm,
                 implementation=implementation,
+                levers=self.levers,
             )
             for _ in range(num_layers)
         )
         self.final_norm = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
-        self.checkpoint_every = checkpoint_every
 
     def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
-        return self.final_norm(run_checkpointed(self.blocks, x, layout, rotation, every=self.checkpoint_every))
+        x = narrowed(x, self.levers.residual)
+        x = run_checkpointed(self.blocks, x, layout, rotation, every=self.levers.blocks_recomputed_together)
+        if self.levers.tile_tokens is None or isinstance(self.final_norm, nn.Identity):
+            return self.final_norm(x)
+        return by_tiles(self.final_norm, x.flatten(0, 1), tile=self.levers.tile_tokens, draws=False).view(x.shape)

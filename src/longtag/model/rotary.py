@@ -35,31 +35,40 @@ def rotation(num_tokens: int, head_dim: int, device: torch.device) -> Rotation:
     return Rotation(torch.cat((cos, cos), -1)[:, None, None], torch.cat((-sin, sin), -1)[:, None, None])
 
 
-def rotate_queries_and_keys(projected: Tensor, shape_bn3hd: tuple[int, ...], turn: Rotation) -> Tensor:
+def rotate_queries_and_keys(
+    projected: Tensor, shape_bn3hd: tuple[int, ...], turn: Rotation, *, owns_gradient: bool = False
+) -> Tensor:
     """Turn q and k inside `projected`, which is changed in place and returned; v stays as it is.
 
-    projected: (b * n, 3 * h * d), not a view: for a view that is changed in place, autograd copies whole gradients.
+    projected:     (b * n, 3 * h * d), not a view: for a view that is changed in place, autograd copies whole gradients.
+    owns_gradient: whether nobody but the rotation reads the gradient that reaches it. It is then turned in place too,
+                   where it would be copied first.
     """
-    return _RotateInPlace.apply(projected, shape_bn3hd, turn.cos, turn.sin)  # pyright: ignore[reportReturnType]
+    return _RotateInPlace.apply(  # pyright: ignore[reportReturnType]
+        projected, shape_bn3hd, turn.cos, turn.sin, owns_gradient
+    )
 
 
 class _RotateInPlace(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, shape_bn3hd: tuple[int, ...], cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, projected: Tensor, shape_bn3hd: tuple[int, ...], cos: Tensor, sin: Tensor, owns_gradient: bool
+    ) -> Tensor:
         _rotate(projected.view(shape_bn3hd), cos, sin)
         ctx.mark_dirty(projected)
         ctx.save_for_backward(cos, sin)
-        ctx.shape_bn3hd = shape_bn3hd
+        ctx.shape_bn3hd, ctx.owns_gradient = shape_bn3hd, owns_gradient
         return projected
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         cos, sin = ctx.saved_tensors
-        # The gradient may be shared with other nodes of the graph, so it is not turned in place.
-        grad = grad.clone(memory_format=torch.contiguous_format)
+        if not (ctx.owns_gradient and grad.is_contiguous()):
+            # It may be shared with other nodes of the graph.
+            grad = grad.clone(memory_format=torch.contiguous_format)
         _rotate(grad.view(ctx.shape_bn3hd), cos, -sin)
-        return grad, None, None, None
+        return grad, None, None, None, None
 
 
 def _rotate(projected_bn3hd: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -3,6 +3,7 @@ import functools
 import pytest
 import torch
 
+from longtag.memory import Levers
 from longtag.memory.checkpointing import run_checkpointed
 from longtag.model.encoder import Encoder
 from longtag.model.rotary import rotation
@@ -12,8 +13,10 @@ NUM_TOKENS = 40
 
 
 def encoder_and_inputs(checkpoint_every: int) -> tuple[Encoder, torch.Tensor]:
+    """`checkpoint_every` 0 keeps everything."""
+    levers = Levers(checkpoint="blocks", checkpoint_every=checkpoint_every) if checkpoint_every else Levers()
     torch.manual_seed(0)
-    encoder = Encoder(num_layers=5, d_model=32, num_heads=2, d_ff=64, dropout=0.3, checkpoint_every=checkpoint_every)
+    encoder = Encoder(num_layers=5, d_model=32, num_heads=2, d_ff=64, dropout=0.3, levers=levers)
     return encoder, torch.randn(1, NUM_TOKENS, 32, requires_grad=True)
 
 

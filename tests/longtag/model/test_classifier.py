@@ -107,10 +107,9 @@ def test_autocast_to_bfloat16_stays_near_float32(norm, position):
         assert (found - expected).norm() < 0.1 * expected.norm() + 0.01
 
 
-def test_dropout_and_checkpointing_reach_every_block():
-    model = small_model(dropout=0.25, checkpoint_every=2)
+def test_dropout_reaches_every_block():
+    model = small_model(dropout=0.25)
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.25}
-    assert model.encoder.checkpoint_every == 2
 
 
 @pytest.mark.parametrize(("norm", "depth"), [("post", 2), ("pre", 2), ("post", 8)])
@@ -156,7 +155,6 @@ def test_the_model_explains_which_implementation_attends_and_why():
         ({"d_model": -8}, "d_model=-8: expected 1 or more"),
         ({"d_ff": 0}, "d_ff=0: expected 1 or more"),
         ({"num_classes": 0}, "num_classes=0: expected 1 or more"),
-        ({"checkpoint_every": -1}, "checkpoint_every=-1: expected 0 or more"),
         ({"dropout": -0.1}, "dropout=-0.1: expected a share from 0"),
         ({"dropout": 1.0}, "dropout=1.0: expected a share from 0"),
         ({"norm": "middle"}, "norm=middle: expected one of post, pre"),

@@ -67,6 +67,27 @@ def test_the_rotation_happens_in_place_and_leaves_the_upstream_gradient_alone():
     assert torch.equal(upstream, before)
 
 
+def test_a_gradient_that_nobody_else_reads_is_turned_in_place():
+    matrix, shape, turn = torch.randn(5, 12, requires_grad=True), (1, 5, 3, 1, 4), rotation(5, 4, CPU)
+    upstream = torch.randn(5, 12)
+    ours = upstream.clone()
+    (copied,) = torch.autograd.grad(rotate_queries_and_keys(matrix * 1, shape, turn), matrix, upstream)
+    out = rotate_queries_and_keys(matrix * 1, shape, turn, owns_gradient=True)
+    (in_place,) = torch.autograd.grad(out, matrix, ours)
+    assert torch.equal(in_place, copied)
+    assert torch.equal(ours, copied)
+    assert not torch.equal(ours, upstream)
+
+
+def test_a_gradient_with_strides_of_its_own_is_copied_even_so():
+    matrix, turn = torch.randn(5, 12, requires_grad=True), rotation(5, 4, CPU)
+    out = rotate_queries_and_keys(matrix * 1, (1, 5, 3, 1, 4), turn, owns_gradient=True)
+    upstream = torch.ones(()).expand(5, 12)
+    (grad,) = torch.autograd.grad(out, matrix, upstream)
+    expected = rotate_queries_and_keys(matrix * 1, (1, 5, 3, 1, 4), turn)
+    assert torch.equal(grad, torch.autograd.grad(expected, matrix, torch.ones(5, 12))[0])
+
+
 def test_bfloat16_is_turned_in_float32_and_rounded_once():
     torch.manual_seed(0)
     turn = rotation(64, 8, CPU)

@@ -1,0 +1,48 @@
+"""AdamW that steps each parameter as soon as its gradient is complete, and lets the gradient go at once."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class AdamWInBackward(torch.optim.AdamW):
+    """torch's AdamW inside of backward: no two gradients need exist at the same time.
+
+    `step(closure)` runs the closure, and the backward in it steps the parameters; there is nothing left to do after it.
+    Backward passes outside of `step` leave gradients as usual. State and groups are those of AdamW, so that a
+    checkpoint of the one serves the other. What needs all gradients together, such as clipping by their norm, or
+    gradients of several backward passes, cannot be had with it.
+    """
+
+    def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
+        super().__init__(params, **options)
+        self._stepping = False
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.register_post_accumulate_grad_hook(self._step_one)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Run the closure, which must hold forward and backward. Raises ValueError without one."""
+        if closure is None:
+            raise ValueError("closure: in_backward=True steps while a closure runs backward; give step(closure)")
+        self._stepping = True
+        try:
+            with torch.enable_grad():
+                return closure()
+        finally:
+            self._stepping = False
+
+    def _step_one(self, parameter: Tensor) -> None:
+        if not self._stepping:
+            return
+        groups = self.param_groups
+        group = next(group for group in groups if any(parameter is member for member in group["params"]))
+        self.param_groups = [{**group, "params": [parameter]}]
+        try:
+            # On the class: a scheduler counts the calls of the instance's own step.
+            torch.optim.AdamW.step(self)
+        finally:
+            self.param_groups = groups
+        parameter.grad = None
