@@ -8,9 +8,8 @@ CUDA graphs too, which leaves out what the host does for a call: that is what co
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from math import isnan
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.measure import device_ms, gather_ms, median_ms, peak_mib
 from benchmarks.peers import PEERS, Peer
+from benchmarks.rows import read, write
 from sparse_attention import IndexList
 
 AGREEMENT = 0.02
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     check_agreement(options.peers, Case(2000, 8, 4, 64))
     path = options.out / "attention.csv"
-    rows = read(path) if options.append and path.exists() else []
+    rows = read(path, Row) if options.append else []
     for (heads, head_dim), slots, tokens in product(options.shapes, options.slots, options.tokens):
         for hub in (False, True) if options.hub else (False,):
             measured = list(rows_of(Case(tokens, slots, heads, head_dim, hub), options.peers))
@@ -200,23 +200,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(table(measured), flush=True)
             write(rows, path)
     plot(rows, options.out / "attention.svg")
-
-
-def read(path: Path) -> list[Row]:
-    types = {"str": str, "int": int, "float": float, "bool": lambda text: text == "True"}
-    with path.open(newline="") as file:
-        records = list(csv.DictReader(file))
-    return [
-        Row(**{field.name: types[str(field.type)](record[field.name]) for field in fields(Row)}) for record in records
-    ]
-
-
-def write(rows: Sequence[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ runs, masked pairs included. Both must agree before anything is timed.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.measure import median_ms, peak_mib
+from benchmarks.rows import write
 from sparse_attention import BlockSparse, Layout
 from sparse_attention.ops import block_sparse_attention, fused_block_sparse_attention
 from sparse_attention.patterns import bigbird, window
@@ -177,11 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_agreement(case)
         rows += measure(case, options.tokens, options.heads, options.head_dim)
         torch.cuda.empty_cache()
-    options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "block_sparse.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+    write(rows, options.out / "block_sparse.csv")
     print(table(rows))
 
 

@@ -8,10 +8,9 @@ to those inside of operators; what libraries keep for themselves is not seen. Al
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.rows import read, write
 from sparse_attention import Dense, Layout, patterns, sparse_attention
 
 Call = Callable[[], object]
@@ -237,29 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
     print(f"{torch.cuda.get_device_name() if on_gpu else 'CPU'}, torch {torch.__version__}")
     path = options.out / "dense_memory.csv"
-    rows = read(path) if options.append and path.exists() else []
+    rows = read(path, Row) if options.append else []
     for row in rows_of(options.attentions, options.tokens, device):
         rows.append(row)
         print(f"{row.attention}, {row.mode}, {row.tokens:,}: {readable(row.overhead_bytes)}", flush=True)
         write(rows, path)
     print(f"\n{tables(rows)}\n{factors(rows)}")
-
-
-def read(path: Path) -> list[Row]:
-    types = {"str": str, "int": int, "float": float}
-    with path.open(newline="") as file:
-        records = list(csv.DictReader(file))
-    return [
-        Row(**{field.name: types[str(field.type)](record[field.name]) for field in fields(Row)}) for record in records
-    ]
-
-
-def write(rows: Sequence[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The bound is what eager torch in the same dtype loses. Memory that torch hands o
 """
 
 import zlib
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -33,15 +32,7 @@ from tests.sparse_attention.block_layouts import AWKWARD_BLOCKS, block_layout
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = [pytest.param(37, id="small"), pytest.param(1031, id="large", marks=pytest.mark.gpu)]
 
-
-@pytest.fixture(autouse=True)
-def memory_full_of_nan() -> Iterator[None]:
-    """Whatever a kernel forgets to write, or reads too much of, shows as NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
-    yield
-    torch.use_deterministic_algorithms(before)
+pytestmark = pytest.mark.usefixtures("memory_full_of_nan")
 
 
 def attend(inputs: Inputs, layout: BlockSparse, scale: float | None = None) -> Results:

@@ -4,7 +4,6 @@ The bound is what eager torch in the same dtype loses. Memory that torch hands o
 """
 
 import zlib
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -33,15 +32,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LARGE = 1031
 SIZES = [pytest.param(19, id="small"), pytest.param(LARGE, id="large", marks=pytest.mark.gpu)]
 
-
-@pytest.fixture(autouse=True)
-def memory_full_of_nan() -> Iterator[None]:
-    """Whatever a kernel forgets to write, or reads too much of, shows as NaN."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
-    yield
-    torch.use_deterministic_algorithms(before)
+pytestmark = pytest.mark.usefixtures("memory_full_of_nan")
 
 
 def attend(inputs: Inputs, layout: IndexList, scale: float | None = None) -> Results:
