@@ -35,7 +35,8 @@ def show_results(last: Mapping[str, Any], best: Mapping[str, Any], folder: str) 
     for name in names:
         scores = (last.get(f"val/{name}"), best.get(f"val/{name}"), last.get(f"test/{name}"))
         table.add_row(name, *("" if score is None else f"{score:.4f}" for score in scores))
-    Console(highlight=False).print(table)
+    if names:
+        Console(highlight=False).print(table)
     for name in SPEED_AND_MEMORY:
         if name in last:
             print(f"{name:32}last {last[name]:,.2f}  best {best[name]:,.2f}")
