@@ -105,11 +105,13 @@ class _Pair(Rule):
             kinds[mixed] = relabelled(first[mixed])[0] * count + names
         return kinds
 
+    @abstractmethod
     def _is_whole(self, first: Tensor, second: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Where tiles of these two kinds make a whole one."""
 
+    @abstractmethod
     def _is_nothing(self, first: Tensor, second: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Where tiles of these two kinds make an empty one."""
 
 
 class Union(_Pair):
