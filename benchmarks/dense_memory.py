@@ -215,13 +215,17 @@ def factors(rows: Sequence[Row]) -> str:
         base = found.pop("standard", None)
         published = PAPER["standard", mode][TOKENS.index(COMPARED_AT)]
         for name, row in found.items():
-            text = f"- {mode}, {name}: {published / row.overhead_bytes:,.1f}x below the paper's standard attention"
+            text = f"- {mode}, {name}: {_times_below(published, row)} the paper's standard attention"
             if base is not None:
-                factor, speed = base.overhead_bytes / row.overhead_bytes, base.seconds / row.seconds - 1
-                text += f", {factor:,.1f}x below the one measured here; speed {speed:+.0%} against that"
+                below, speed = _times_below(base.overhead_bytes, row), base.seconds / row.seconds - 1
+                text += f", {below} the one measured here; speed {speed:+.0%} against that"
             lines.append(text)
         lines.append(f"- {mode}, the paper's chunked: {PAPER_FACTORS[mode]}x; speed {PAPER_SPEED[mode]:+.0%} at worst")
     return "\n".join((f"At {COMPARED_AT:,} tokens:", *lines))
+
+
+def _times_below(size: float, row: Row) -> str:
+    return f"{size / row.overhead_bytes:,.1f}x below" if row.overhead_bytes else "without any overhead, below"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

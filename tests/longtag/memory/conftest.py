@@ -43,6 +43,7 @@ def cost_and_gradients(
     ids = torch.randint(5, (2, num_tokens), generator=generator)
     labels = torch.randint(NUM_CLASSES, (2, num_tokens), generator=generator)
     labels[:, ::5] = -100
+    ids, labels = ids.to(model.head.weight.device), labels.to(model.head.weight.device)
     torch.manual_seed(1)
     cost = cost_of_tokens(model.head, loss or TokenLoss(), model.encode(ids), labels, tile=model.levers.tile_tokens)
     parameters = dict(model.named_parameters())
