@@ -14,12 +14,12 @@ def recomputed(function: Callable[..., Tensor], *args: Any, draws: bool) -> Tens
 
     draws: whether the function draws random numbers, as dropout does; it then draws the same ones again.
     """
-    with _casts_of_its_own():
+    with casts_of_their_own():
         return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=draws)
 
 
 @contextlib.contextmanager
-def _casts_of_its_own() -> Iterator[None]:
+def casts_of_their_own() -> Iterator[None]:
     """Without autocast's cache of cast weights: functions that share a cast weight add their gradients in bfloat16."""
     enabled = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)

@@ -1,55 +1,96 @@
 """Head and loss a tile of tokens at a time: logits exist for one tile only, in training and in evaluation.
 
+The loss is the end of the graph, so its gradient can be taken where its value is: tile by tile in forward, without
+computing any logits twice. Backward multiplies what was found by the gradient that reaches it.
+
 Legend: b batch, n tokens, m width of the model, t tokens of a tile, c classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from longtag.loss import TokenLoss
-from longtag.memory.checkpointing import recomputed
-from longtag.memory.tiles import each_tile
+from longtag.memory.checkpointing import casts_of_their_own
 
-Head = Callable[[Tensor], Tensor]
-"""(t, m) features -> (t, c) logits."""
+LONGEST_TILE = 16_384
+"""Tokens at a time where nobody asks for fewer: longer tiles are no faster."""
 
 
-def cost_of_tokens(head: Head, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None) -> Tensor:
-    """`loss.cost(head(features), labels)`, a float32 scalar.
+def cost_of_tokens(head: nn.Module, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None) -> Tensor:
+    """`loss.cost(head(features), labels)`, a float32 scalar, whose backward can be run once.
 
+    head:     (t, m) features -> (t, c) logits.
     features: (b, n, m).
     labels:   (b, n) int64.
-    tile:     tokens at a time, whose logits are computed a second time in backward; None takes all of them at once and
-              keeps the logits.
+    tile:     tokens at a time; None takes `LONGEST_TILE` of them.
     """
-    if tile is None:
-        return loss.cost(head(features), labels)
+    rows, labels = features.flatten(0, -2), labels.flatten()
+    parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    if not torch.is_grad_enabled() or not (rows.requires_grad or parameters):
+        return _sum_over_tiles(head, loss, rows, labels, tile)
+    return _CostAndGradient.apply(rows, labels, head, loss, tile, *parameters)  # pyright: ignore[reportReturnType]
 
-    def cost_of_tile(features_tm: Tensor, labels_t: Tensor) -> Tensor:
-        return loss.cost(head(features_tm), labels_t)
 
-    total = features.new_zeros((), dtype=torch.float32)
-    for features_tm, labels_t in _tiles(features, labels, tile):
-        total = total + recomputed(cost_of_tile, features_tm, labels_t, draws=False)
-    return total
+class _CostAndGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, labels: Tensor, head: nn.Module, loss: TokenLoss, tile: int | None, *parameters: Tensor
+    ) -> Tensor:
+        total = rows.new_zeros((), dtype=torch.float32)
+        d_rows = torch.empty_like(rows)
+        d_parameters = [torch.zeros_like(parameter) for parameter in parameters]
+        for tokens in tiles_of(rows.shape[0], tile):
+            with torch.enable_grad(), casts_of_their_own():
+                part = rows[tokens].detach().requires_grad_()
+                cost = loss.cost(head(part), labels[tokens])
+            d_part, *gradients = torch.autograd.grad(cost, (part, *parameters))
+            total += cost.detach()
+            d_rows[tokens] = d_part
+            for total_gradient, gradient in zip(d_parameters, gradients, strict=True):
+                total_gradient += gradient
+            # Before the next tile is computed, not after.
+            del cost, part, d_part, gradients
+        ctx.gradients = (d_rows, *d_parameters)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of this loss were given away by its first backward; compute it again")
+        (d_rows, *d_parameters), ctx.gradients = ctx.gradients, None
+        for gradient in (d_rows, *d_parameters):
+            gradient *= d_total
+        return d_rows, None, None, None, None, *d_parameters
 
 
 @torch.no_grad()
 def predict(
-    head: Head, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None
+    head: nn.Module, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None
 ) -> tuple[Tensor, Tensor]:
     """Predicted classes (b, n) int64, and the cost of all tokens as `cost_of_tokens` gives it."""
-    predictions, total = [], features.new_zeros((), dtype=torch.float32)
-    for features_tm, labels_t in _tiles(features, labels, tile):
-        logits_tc = head(features_tm)
-        predictions.append(logits_tc.argmax(-1))
-        total += loss.cost(logits_tc, labels_t)
-    return torch.cat(predictions).view(labels.shape), total
+    rows, flat = features.flatten(0, -2), labels.flatten()
+    predictions, total = torch.empty_like(flat), features.new_zeros((), dtype=torch.float32)
+    for tokens in tiles_of(rows.shape[0], tile):
+        logits_tc = head(rows[tokens])
+        predictions[tokens] = logits_tc.argmax(-1)
+        total += loss.cost(logits_tc, flat[tokens])
+        del logits_tc
+    return predictions.view(labels.shape), total
 
 
-def _tiles(features: Tensor, labels: Tensor, tile: int | None):
-    """Pairs of (t, m) and (t,)."""
-    labels = labels.flatten()
-    return zip(each_tile(features.flatten(0, -2), tile), labels.split(tile or labels.numel()), strict=True)
+def tiles_of(num_tokens: int, tile: int | None) -> Iterator[slice]:
+    """Slices that cover all tokens, the last one perhaps shorter."""
+    tile = tile or LONGEST_TILE
+    return (slice(start, start + tile) for start in range(0, num_tokens, tile))
+
+
+def _sum_over_tiles(head: nn.Module, loss: TokenLoss, rows: Tensor, labels: Tensor, tile: int | None) -> Tensor:
+    total = rows.new_zeros((), dtype=torch.float32)
+    for tokens in tiles_of(rows.shape[0], tile):
+        total += loss.cost(head(rows[tokens]), labels[tokens])
+    return total

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtag.errors import UsageError
+from longtag.fused import project_beside
 from longtag.memory import Levers
 from longtag.memory.head_groups import layouts_of_groups, sum_of_groups
 from longtag.memory.selective import made_again
@@ -44,6 +45,20 @@ class SparseSelfAttention(nn.Module):
     def forward(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(b, n, m) -> (b, n, m); with a rotation, q and k are turned by their positions first."""
         return self.finish(self.attend(x_bnm, layout, rotation))
+
+    def attend_beside(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None) -> tuple[Tensor, Tensor]:
+        """What `attend` gives, and x for whoever else reads it: both gradients of x then meet inside of a product."""
+        if self.levers.tile_heads is not None:
+            return self.attend(x_bnm, layout, rotation), x_bnm
+        same = x_bnm
+
+        def project(rows: Tensor) -> Tensor:
+            nonlocal same
+            projected, same = project_beside(rows, self.qkv)
+            return projected
+
+        attended = self._attend(x_bnm, layout, rotation, project, self.num_heads)
+        return attended, same.view(x_bnm.shape)
 
     def attend(
         self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None, norm: Rows | None = None

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from longtag.fused import BehindAttention, Weights, behind_attention, product_dtype, why_not
 from longtag.memory import Levers
 from longtag.memory.residual import narrowed, sum_to_norm
 from longtag.memory.tiles import by_tiles
@@ -34,6 +36,8 @@ class Block(nn.Module):
 
     norm="post", as in Vaswani et al. (2017):  x = norm(x + dropout(branch(x))) for attention, then feed-forward.
     norm="pre", as in Xiong et al. (2020):     x = x + dropout(branch(norm(x))); the encoder norms once at its end.
+
+    fused: all that follows attention in few passes over memory, where `longtag.fused.why_not` has nothing against it.
     """
 
     def __init__(
@@ -46,9 +50,11 @@ class Block(nn.Module):
         norm: Norm = "post",
         implementation: str = "auto",
         levers: Levers | None = None,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.levers = levers or Levers()
+        self.fused = fused
         self.attention = SparseSelfAttention(
             d_model=d_model, num_heads=num_heads, implementation=implementation, levers=self.levers
         )
@@ -60,6 +66,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
+        if self.fused and why_not(x) is None:
+            return self._forward_fused(x, layout, rotation)
         attended = self.attention.attend(x, layout, rotation, self.norm1 if self.norm_first else None)
         if not self.levers.recomputes_rows:
             return self._behind_attention(x, attended)
@@ -68,6 +76,46 @@ class Block(nn.Module):
         del attended
         out = by_tiles(self._behind_attention, rows, attended_rows, tile=self.levers.tile_tokens, draws=draws)
         return out.view(x.shape)
+
+    def _forward_fused(self, x: Tensor, layout: Layout, rotation: Rotation | None) -> Tensor:
+        if self.norm_first:
+            attended = self.attention.attend(x, layout, rotation, self.norm1)
+        else:
+            attended, x = self.attention.attend_beside(x, layout, rotation)
+        return behind_attention(x, attended, self._weights(), self._settings(x))
+
+    def _weights(self) -> Weights:
+        """What the fused kernels read; heads by groups have been through the output projection already."""
+        output, first, second = self.attention.output, self.feed_forward.linear1, self.feed_forward.linear2
+        projected = self.levers.tile_heads is not None
+        mid, last = (self.norm2, None) if self.norm_first else (self.norm1, self.norm2)
+        return Weights(
+            out_weight=None if projected else output.weight,
+            out_bias=None if projected else output.bias,
+            mid_weight=mid.weight,
+            mid_bias=mid.bias,
+            weight1=first.weight,
+            bias1=first.bias,
+            weight2=second.weight,
+            bias2=second.bias,
+            last_weight=None if last is None else last.weight,
+            last_bias=None if last is None else last.bias,
+        )
+
+    def _settings(self, x: Tensor) -> BehindAttention:
+        product = product_dtype(x)
+        stream = x.dtype
+        if torch.is_autocast_enabled(x.device.type):
+            stream = torch.bfloat16 if self.levers.residual == "bfloat16" else torch.float32
+        return BehindAttention(
+            dropout=self.dropout.p if self.training else 0.0,
+            eps=self.norm1.eps,
+            product=product,
+            stream=stream,
+            # Recomputation of a whole block stops in front of what is recomputed by itself.
+            recompute=self.levers.recomputes_rows or self.levers.blocks_recomputed_together == 1,
+            tile=self.levers.tile_tokens,
+        )
 
     def _behind_attention(self, x: Tensor, attended: Tensor) -> Tensor:
         """All that follows attention, which is local to a token: (..., d_model) each -> (..., d_model)."""

@@ -37,6 +37,8 @@ class TokenClassifier(nn.Module):
     project_inputs:   False takes vectors of width d_model as they are.
     implementation:   of sparse_attention: "auto" or one by name.
     levers:           what is kept for backward and what is computed again; None keeps everything.
+    fused:            what follows attention in few passes over memory, by Triton kernels where they run; False takes
+                      torch's own operations one by one.
 
     Raises UsageError, naming the option, where a value is not allowed or two do not fit together.
     """
@@ -57,6 +59,7 @@ class TokenClassifier(nn.Module):
         project_inputs: bool = True,
         implementation: str = "auto",
         levers: Levers | None = None,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         _check_at_least(1, num_classes=num_classes, num_layers=num_layers, num_heads=num_heads)
@@ -89,6 +92,7 @@ class TokenClassifier(nn.Module):
             norm=norm,
             implementation=implementation,
             levers=self.levers,
+            fused=fused,
         )
         self.head = nn.Linear(d_model, num_classes)
         initialise(self.embedding, self.encoder, self.head)

@@ -25,6 +25,7 @@ class Encoder(nn.Module):
         norm: Norm = "post",
         implementation: str = "auto",
         levers: Levers | None = None,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.levers = levers or Levers()
@@ -37,6 +38,7 @@ class Encoder(nn.Module):
                 norm=norm,
                 implementation=implementation,
                 levers=self.levers,
+                fused=fused,
             )
             for _ in range(num_layers)
         )
