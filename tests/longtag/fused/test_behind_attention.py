@@ -101,7 +101,7 @@ def test_in_bfloat16_it_is_as_exact_as_torch_under_autocast(norm):
         ]
         for result in (out, eager)
     )
-    assert max(ours) < 1.5 * max(theirs)
+    assert max(ours) < 2 * max(theirs)
 
 
 def test_a_checkpointed_block_runs_it_once_in_forward_and_once_in_backward(monkeypatch):
