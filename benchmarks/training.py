@@ -169,9 +169,7 @@ def rows_of(arguments: argparse.Namespace) -> Iterator[Row]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--presets", nargs="*", default=["fast", "balanced", "lean"], help="of conf/memory")
-    parser.add_argument(
-        "--options", nargs="*", default=[], help="overrides of the config, for example memory.offload=true"
-    )
+    parser.add_argument("--options", nargs="*", default=[], help="overrides, such as memory.offload=true")
     parser.add_argument("--tokens", type=int, nargs="+", default=[100_000])
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--peers", nargs="*", default=["Longformer", "BigBird"])
@@ -181,9 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    print(
-        "| | options | tokens | step ms | tokens/s | peak GiB | reserved GiB | first step s |\n|---|---|---|---|---|---|---|---|"
-    )
+    heads = ("", "options", "tokens", "step ms", "tokens/s", "peak GiB", "reserved GiB", "first step s")
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     path = options.out / "training.csv"
     rows = {_key(row): row for row in read(path, Row)}
     for row in rows_of(options):
