@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from longtag.memory.offload import Offload
+
 
 def recomputed(function: Callable[..., Tensor], *args: Any, draws: bool) -> Tensor:
     """`function(*args)`, of which backward keeps the args alone and runs the rest again, under the same autocast.
@@ -29,17 +31,25 @@ def casts_of_their_own() -> Iterator[None]:
         torch.set_autocast_cache_enabled(enabled)
 
 
-def run_checkpointed(blocks: Iterable[Callable[..., Tensor]], x: Tensor, *context: Any, every: int) -> Tensor:
+def run_checkpointed(
+    blocks: Iterable[Callable[..., Tensor]], x: Tensor, *context: Any, every: int, offload: bool = False
+) -> Tensor:
     """Run `x = block(x, *context)` through all blocks, recomputing `every` blocks at a time in backward.
 
-    every: 0 keeps all activations; 1 keeps the input of each block; k keeps the input of every k-th block and holds
-           the activations of k blocks while their backward runs. Dropout draws the same mask again.
+    every:   0 keeps all activations; 1 keeps the input of each block; k keeps the input of every k-th block and holds
+             the activations of k blocks while their backward runs. Dropout draws the same mask again.
+    offload: whether tensors as large as x that are kept wait in host memory: the inputs named above, or all of a block
+             where every is 0.
     """
     blocks = list(blocks)
-    if every == 0 or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or (every == 0 and not offload):
         return _run(blocks, x, *context)
-    for start in range(0, len(blocks), every):
-        x = recomputed(_run, blocks[start : start + every], x, *context, draws=True)
+    size = every or 1
+    groups = [blocks[start : start + size] for start in range(0, len(blocks), size)]
+    trip = Offload(len(groups))
+    for group in groups:
+        with trip.stage(x) if offload else contextlib.nullcontext():
+            x = recomputed(_run, group, x, *context, draws=True) if every else _run(group, x, *context)
     return x
 
 

@@ -33,6 +33,8 @@ class Levers:
                       projection: q, k and v of other heads do not exist meanwhile. All of this, attention too, is done
                       again in backward, and in mixed precision the sum over the groups is rounded once a group. None:
                       all heads at once.
+    offload:          what "blocks" keeps, or all three tensors of "selective", waits in host memory, from where a CUDA
+                      device fetches it in time. What the last two pieces keep stays. On a CPU nothing is moved.
     residual:         dtype of what runs from block to block under autocast, where norms give float32. "bfloat16" halves
                       the tensors that checkpointing keeps, and rounds them once a norm, or once a residual sum where
                       norms come first: 0.4 % an element. Without autocast it changes nothing.
@@ -44,6 +46,7 @@ class Levers:
     checkpoint_every: int = 1
     tile_tokens: int | None = None
     tile_heads: int | None = None
+    offload: bool = False
     residual: Residual = "float32"
 
     def __post_init__(self) -> None:
@@ -64,6 +67,11 @@ class Levers:
             raise UsageError(
                 f"tile_heads={self.tile_heads}: recomputes the attention output that memory.checkpoint=selective "
                 f"keeps; give memory.checkpoint=blocks or none, or memory.tile_heads=null"
+            )
+        if self.offload and self.checkpoint == "none":
+            raise UsageError(
+                "offload=true: moves what checkpointing keeps, and memory.checkpoint=none keeps everything; give "
+                "memory.checkpoint=blocks or selective, or memory.offload=false"
             )
 
     @property

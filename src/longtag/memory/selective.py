@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from longtag.memory.offload import kept
+
 
 @contextlib.contextmanager
 def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> Iterator[None]:
@@ -24,13 +26,10 @@ def made_again(tensor: Tensor, make: Callable[[], Tensor]) -> Iterator[None]:
     remade = _Remade(tensor, make)
 
     def pack(saved: Tensor) -> Any:
-        if _memory(saved) == remade.memory:
-            return remade.note(saved)
-        # Detached: a node that held its own output would never be freed.
-        return saved.detach()
+        return remade.note(saved) if _memory(saved) == remade.memory else kept(saved)
 
     def unpack(packed: Any) -> Tensor:
-        return remade.view(packed) if isinstance(packed, _View) else packed
+        return remade.view(packed) if isinstance(packed, _View) else packed()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         yield

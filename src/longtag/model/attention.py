@@ -5,7 +5,6 @@ Legend: b batch, n tokens, h heads, d head_dim, m = h * d width of the model.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from longtag.errors import UsageError
 from longtag.fused import project_beside
 from longtag.memory import Levers
 from longtag.memory.head_groups import layouts_of_groups, sum_of_groups
+from longtag.memory.offload import kept
 from longtag.memory.selective import made_again
 from longtag.memory.tiles import by_tiles
 from longtag.model.rotary import Rotation, rotate_queries_and_keys
@@ -90,8 +90,8 @@ class SparseSelfAttention(nn.Module):
             return rotate_queries_and_keys(projected, shape_bn3hd, rotation, owns_gradient=True)
 
         projected = make_qkv(x_bnm)
-        again = partial(make_qkv, x_bnm.detach())
-        with made_again(projected, again) if self.levers.selective else nullcontext():
+        x_again = kept(x_bnm) if self.levers.selective else None
+        with made_again(projected, lambda: make_qkv(x_again())) if x_again else nullcontext():
             out_bhnd = sparse_self_attention(projected.view(shape_bn3hd), layout, implementation=self.implementation)
         return out_bhnd.transpose(1, 2).flatten(2)
 

@@ -47,7 +47,8 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
         x = narrowed(x, self.levers.residual)
-        x = run_checkpointed(self.blocks, x, layout, rotation, every=self.levers.blocks_recomputed_together)
+        together, offload = self.levers.blocks_recomputed_together, self.levers.offload
+        x = run_checkpointed(self.blocks, x, layout, rotation, every=together, offload=offload)
         if self.levers.tile_tokens is None or isinstance(self.final_norm, nn.Identity):
             return self.final_norm(x)
         return by_tiles(self.final_norm, x.flatten(0, 1), tile=self.levers.tile_tokens, draws=False).view(x.shape)

@@ -21,6 +21,7 @@ from .conftest import small_model
         ({"checkpoint_every": 2}, "checkpoint_every=2: .*memory.checkpoint=none; give memory.checkpoint=blocks"),
         ({"checkpoint": "selective", "checkpoint_every": 2}, "checkpoint_every=2: .*memory.checkpoint=selective"),
         ({"checkpoint": "selective", "tile_heads": 2}, "tile_heads=2: .* give memory.checkpoint=blocks or none"),
+        ({"offload": True}, "offload=true: .*memory.checkpoint=none.*; give memory.checkpoint=blocks or selective"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(options, message):
@@ -50,7 +51,7 @@ def test_levers_reach_every_block():
     [
         ("fast", Levers()),
         ("balanced", Levers(checkpoint="blocks")),
-        ("lean", Levers(checkpoint="blocks", tile_tokens=8192, tile_heads=4, residual="bfloat16")),
+        ("lean", Levers(checkpoint="blocks", tile_tokens=8192, tile_heads=4, offload=True, residual="bfloat16")),
     ],
 )
 def test_presets_are_these_levers(composed, preset, expected):

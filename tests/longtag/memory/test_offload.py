@@ -1,0 +1,358 @@
+import functools
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from longtag.memory import Levers
+from longtag.memory.checkpointing import run_checkpointed
+from longtag.memory.copies import copies_for
+from longtag.memory.live_bytes import LiveBytes
+from longtag.memory.offload import Offload
+
+from .conftest import cost_and_gradients, small_model
+from .late_copies import LateCopies
+
+SHAPE = (64, 16)
+BOUNDARY = 64 * 16 * 4
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[LateCopies]:
+    """Tensors on the CPU are moved as if it were a device, and nobody meets a copy that is under way."""
+    copies = LateCopies()
+    monkeypatch.setattr("longtag.memory.offload.copies_for", lambda tensor: copies)
+    yield copies
+    copies.run_all()
+    assert copies.faults == []
+
+
+def stack(num_blocks: int = 6) -> tuple[list, Tensor]:
+    """Blocks that draw and keep several tensors, and what enters them."""
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(16, 16, generator=generator).div(4).requires_grad_() for _ in range(num_blocks)]
+
+    def block(weight: Tensor, x: Tensor) -> Tensor:
+        return x + torch.nn.functional.dropout((x @ weight).tanh(), 0.3).sin()
+
+    blocks = [functools.partial(block, weight) for weight in weights]
+    return blocks, torch.randn(*SHAPE, generator=generator, requires_grad=True)
+
+
+def run(blocks: list, x: Tensor, *, every: int = 1, offload: bool) -> Tensor:
+    torch.manual_seed(1)
+    return run_checkpointed(blocks, x, every=every, offload=offload).square().sum()
+
+
+def gradients(cost: Tensor, blocks: list, x: Tensor, **options) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(cost, [x, *(block.args[0] for block in blocks)], **options)
+
+
+def assert_same(found, expected) -> None:
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+LEVERS = {
+    "blocks": {"checkpoint": "blocks"},
+    "two blocks": {"checkpoint": "blocks", "checkpoint_every": 2},
+    "lean": {"checkpoint": "blocks", "tile_tokens": 10, "tile_heads": 3, "residual": "bfloat16"},
+    "selective": {"checkpoint": "selective"},
+    "selective and tokens": {"checkpoint": "selective", "tile_tokens": 10},
+}
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("precision", ["float32", "autocast"])
+@pytest.mark.parametrize("levers", LEVERS.values(), ids=LEVERS.keys())
+def test_gradients_are_those_without_offload_to_the_bit(levers, precision, norm, copies):
+    def found(**options):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "autocast"):
+            return cost_and_gradients(small_model(Levers(**levers, **options), num_layers=6, norm=norm))
+
+    expected, ours = found(), found(offload=True)
+    assert_same(ours.values(), expected.values())
+    assert copies.count("send") == copies.count("fetch") > 0
+
+
+@pytest.mark.parametrize(("every", "num_moved"), [(1, 4), (2, 1), (4, 0), (6, 0)])
+def test_all_boundaries_but_the_last_two_go_to_the_host_and_come_back_once(every, num_moved, copies):
+    blocks, x = stack()
+    gradients(run(blocks, x, every=every, offload=True), blocks, x)
+    assert copies.count("send") == copies.count("fetch") == num_moved
+    assert copies.pool.num_bytes == num_moved * BOUNDARY
+
+
+def test_with_selective_checkpointing_the_attention_output_goes_too(copies):
+    cost_and_gradients(small_model(Levers(checkpoint="selective", offload=True), num_layers=5))
+    assert copies.count("send") == copies.count("fetch") == 2 * 3
+
+
+def test_a_boundary_is_on_its_way_one_stage_before_it_is_needed(copies):
+    blocks, x = stack(5)
+    order = []
+
+    def logged(number, x):
+        order.append((f"run {number}", len(copies.log)))
+        return blocks[number](x)
+
+    cost = run([functools.partial(logged, number) for number in range(5)], x, offload=True)
+    start, order[:] = len(copies.log), []
+    gradients(cost, blocks, x)
+    assert copies.log[start:] == [
+        # Boundaries 0, 1 and 2 were copies 1, 2 and 3; 4 and 3 are there.
+        ("fetch", 4),
+        ("wait", 4),
+        ("fetch", 5),
+        ("wait", 5),
+        ("fetch", 6),
+        ("wait", 6),
+    ]
+    asked_for = [number - start for _, number in order]
+    assert [name for name, _ in order] == ["run 4", "run 3", "run 2", "run 1", "run 0"]
+    assert asked_for == [0, 1, 3, 5, 6]
+
+
+def test_forward_waits_for_no_copy_younger_than_two_stages(copies):
+    blocks, x = stack(6)
+    run(blocks, x, offload=True)
+    assert copies.log == [
+        *[("send", 1), ("send", 2), ("wait", 1), ("send", 3), ("wait", 2), ("send", 4), ("wait", 3), ("wait", 4)]
+    ]
+
+
+def test_nothing_moves_without_gradients(copies):
+    blocks, x = stack()
+    with torch.no_grad():
+        run(blocks, x, offload=True)
+    for checkpoint in ("blocks", "selective"):
+        model = small_model(Levers(checkpoint=checkpoint, offload=True), num_layers=5)
+        with torch.no_grad():
+            model(torch.randint(5, (1, 20)))
+    assert copies.log == []
+
+
+def test_on_a_cpu_nothing_moves():
+    assert copies_for(torch.empty(3)) is None
+    blocks, x = stack()
+    with LiveBytes() as live:
+        cost = run(blocks, x, offload=False)
+        kept = live.now
+        del cost
+        assert live.now == 0
+        cost = run(blocks, x, offload=True)
+        assert live.now == kept
+        cost.backward()
+
+
+def device_bytes(every: int, offload: bool, num_blocks: int) -> tuple[int, int]:
+    """Bytes that forward leaves on the device, and the most there are in backward, of tensors without data."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        blocks, x = stack(num_blocks)
+        blocks = [functools.partial(block.func, mode.from_tensor(block.args[0])) for block in blocks]
+        x = mode.from_tensor(x)
+        with LiveBytes() as live:
+            cost = run(blocks, x, every=every, offload=offload)
+            kept, live.peak = live.now, 0
+            cost.backward()
+    return kept, live.peak
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_of_tensors_without_data_those_on_the_device_are_counted(every):
+    (kept, peak), (kept_without, peak_without) = (device_bytes(every, offload, 8 * every) for offload in (True, False))
+    # Of eight stages the last two keep theirs, and what enters the first was there before.
+    assert kept_without - kept == 5 * BOUNDARY
+    assert BOUNDARY <= peak_without - peak <= 5 * BOUNDARY
+
+
+def test_in_backward_one_boundary_beside_that_of_the_running_stage_is_on_the_device():
+    shallow, deep = (device_bytes(1, True, num_blocks)[1] for num_blocks in (6, 12))
+    # Gradients of six more weights.
+    assert deep - shallow <= 6 * 16 * 16 * 4
+
+
+def test_buffers_are_used_again_in_every_step(copies):
+    sizes = []
+    for _ in range(3):
+        blocks, x = stack()
+        gradients(run(blocks, x, offload=True), blocks, x)
+        sizes.append(copies.pool.num_bytes)
+    assert sizes == [4 * BOUNDARY] * 3
+
+
+def test_two_graphs_at_once_have_buffers_of_their_own(copies):
+    blocks, x = stack()
+    expected = gradients(run(blocks, x, offload=False), blocks, x)
+    first, second = run(blocks, x, offload=True), run(blocks, x, offload=True)
+    assert copies.pool.num_bytes == 8 * BOUNDARY
+    assert_same(gradients(first, blocks, x), expected)
+    assert_same(gradients(second, blocks, x), expected)
+
+
+def test_a_second_backward_through_one_graph_finds_the_boundaries(copies):
+    blocks, x = stack()
+    cost = run(blocks, x, offload=True)
+    first = gradients(cost, blocks, x, retain_graph=True)
+    assert_same(gradients(cost, blocks, x), first)
+    assert copies.count("fetch") == 8
+
+
+def test_parts_of_a_graph_can_be_run_backward_in_any_order(copies):
+    blocks, x = stack()
+    weights = [block.args[0] for block in blocks]
+
+    def found(offload: bool) -> list[Tensor]:
+        outs = []
+
+        def noted(block, x):
+            out = block(x)
+            if len(outs) < len(blocks):
+                outs.append(out)
+            return out
+
+        cost = run([functools.partial(noted, block) for block in blocks], x, offload=offload)
+        return [
+            torch.autograd.grad(outs[2].sum(), weights[1], retain_graph=True)[0],
+            torch.autograd.grad(cost, weights[4], retain_graph=True)[0],
+            torch.autograd.grad(outs[4].sum(), x, retain_graph=True)[0],
+            torch.autograd.grad(outs[0].sum(), weights[0], retain_graph=True)[0],
+            *gradients(cost, blocks, x),
+        ]
+
+    assert_same(found(True), found(False))
+
+
+def test_after_an_exception_in_backward_all_buffers_are_free(copies):
+    blocks, x = stack()
+
+    def fail(gradient):
+        raise RuntimeError("in the middle")
+
+    def failing(x):
+        out = blocks[3](x)
+        if torch.is_grad_enabled() and out.requires_grad:
+            out.register_hook(fail)
+        return out
+
+    cost = run([*blocks[:3], failing, *blocks[4:]], x, offload=True)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        cost.backward()
+    del cost
+    gc.collect()
+    copies.run_all()
+    expected = gradients(run(blocks, x, offload=False), blocks, x)
+    assert_same(gradients(run(blocks, x, offload=True), blocks, x), expected)
+    assert copies.pool.num_bytes == 4 * BOUNDARY
+
+
+def test_after_an_exception_in_forward_all_buffers_are_free(copies):
+    blocks, x = stack()
+
+    def failing(x):
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        run([*blocks[:4], failing, failing, failing], x, offload=True)
+    gc.collect()
+    cost = run(blocks, x, offload=True)
+    # Of seven stages five had sent theirs.
+    assert copies.pool.num_bytes == 5 * BOUNDARY
+    cost.backward()
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["dropped", "run backward"])
+def test_nothing_outlives_the_graph(backward, copies):
+    blocks, x = stack()
+    gc.disable()
+    try:
+        with LiveBytes() as live:
+            cost = run(blocks, x, offload=True)
+            if backward:
+                gradients(cost, blocks, x)
+            del cost
+            copies.run_all()
+            assert live.now == copies.pool.num_bytes
+            copies.pool.take(BOUNDARY)
+            assert copies.pool.num_bytes == 4 * BOUNDARY
+    finally:
+        gc.enable()
+
+
+def test_the_memory_of_a_boundary_is_let_go_in_forward(copies):
+    blocks, x = stack()
+    storages = []
+
+    def noted(number, x):
+        storages.append(weakref.ref(x.untyped_storage()))
+        alive.append([number for number, storage in enumerate(storages) if storage() is not None])
+        return blocks[number](x)
+
+    alive = []
+    cost = run([functools.partial(noted, number) for number in range(6)], x, offload=True)
+    # 0 is x.
+    assert alive == [[0], [0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 5]]
+    assert [number for number, storage in enumerate(storages) if storage() is not None] == [0, 4, 5]
+    cost.backward()
+
+
+class Squared(torch.autograd.Function):
+    """Keeps several views of one tensor, one of them of another dtype."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x, x.t(), x[3:5, 1:], x.view(torch.bfloat16), x[:1].clone())
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, turned, part, halves, copied = ctx.saved_tensors
+        assert torch.equal(x.t(), turned)
+        assert turned.stride() == (1, SHAPE[1])
+        assert torch.equal(x[3:5, 1:], part)
+        assert torch.equal(x.view(torch.int16), halves.view(torch.int16))
+        assert torch.equal(x[:1], copied)
+        return 2 * x * grad
+
+
+def test_views_of_one_memory_are_moved_once_and_come_back_as_they_were(copies):
+    x = torch.randn(*SHAPE, requires_grad=True)
+    trip = Offload(3)
+    y = x * 1
+    with trip.stage(y):
+        out: Tensor = Squared.apply(y)  # pyright: ignore[reportAssignmentType]
+    for _ in range(2):
+        with trip.stage(out):
+            out = out + 1
+    assert copies.count("send") == 1
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(grad, 2 * x)
+    assert copies.count("fetch") == 1
+
+
+def test_tensors_of_one_shape_and_different_memory_are_not_taken_for_one(copies):
+    x = torch.randn(*SHAPE, requires_grad=True)
+    trip = Offload(3)
+    with trip.stage(x):
+        out = (x * 2).sin() * (x * 3).cos()
+    for _ in range(2):
+        with trip.stage(out):
+            pass
+    (expected,) = torch.autograd.grad(((x * 2).sin() * (x * 3).cos()).sum(), x)
+    (found,) = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(found, expected)
+    assert copies.count("send") == 4
+
+
+def test_part_of_a_larger_memory_stays(copies):
+    large = torch.randn(2 * SHAPE[0], SHAPE[1])
+    weight = torch.ones(16, 16, requires_grad=True)
+    trip = Offload(3)
+    with trip.stage(large[: SHAPE[0]]):
+        out = large[: SHAPE[0]] @ weight
+    assert copies.log == []
+    (grad,) = torch.autograd.grad(out.sum(), weight)
+    assert torch.equal(grad, large[: SHAPE[0]].t() @ torch.ones(*SHAPE))
