@@ -37,9 +37,10 @@ TABLE = {
     "balanced (checkpoint=blocks)": BLOCKS(),
     "balanced checkpoint_every=2": BLOCKS(checkpoint_every=2),
     "balanced residual=bfloat16": BLOCKS(residual="bfloat16"),
+    "balanced offload=true": BLOCKS(offload=True),
     "balanced tile_tokens=8192": BLOCKS(tile_tokens=8192),
     "balanced tile_tokens=8192 tile_heads=4": BLOCKS(tile_tokens=8192, tile_heads=4),
-    "lean (all of these)": BLOCKS(tile_tokens=8192, tile_heads=4, residual="bfloat16"),
+    "lean (all of these)": BLOCKS(tile_tokens=8192, tile_heads=4, residual="bfloat16", offload=True),
 }
 GIB = 2**30
 

@@ -193,6 +193,35 @@ def test_two_graphs_at_once_have_buffers_of_their_own(copies):
     assert_same(gradients(second, blocks, x), expected)
 
 
+def test_gradients_of_several_batches_add_up(copies):
+    blocks, x = stack()
+    summed = {}
+    for offload in (False, True):
+        for scale in (1.0, 0.5, -2.0):
+            (scale * run(blocks, x, offload=offload)).backward()
+        summed[offload] = [block.args[0].grad for block in blocks]
+        for block in blocks:
+            block.args[0].grad = None
+    assert_same(summed[True], summed[False])
+    assert copies.pool.num_bytes == 4 * BOUNDARY
+
+
+def test_several_devices_train_as_without(copies, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        found = {}
+        for offload in (False, True):
+            model = small_model(Levers(checkpoint="blocks", offload=offload), num_layers=5)
+            torch.manual_seed(1)
+            parallel = torch.nn.parallel.DistributedDataParallel(model)
+            parallel(torch.arange(40).remainder(5).view(1, -1)).square().sum().backward()
+            found[offload] = [parameter.grad for parameter in model.parameters()]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert_same(found[True], found[False])
+    assert copies.count("fetch") == 3
+
+
 def test_a_second_backward_through_one_graph_finds_the_boundaries(copies):
     blocks, x = stack()
     cost = run(blocks, x, offload=True)
