@@ -30,7 +30,8 @@ _RUNNING: ContextVar["_Stage | None"] = ContextVar("running", default=None)
 def kept(tensor: Tensor) -> Callable[[], Tensor]:
     """What gives the tensor again in backward: from the host where it is a boundary of the stage that runs just now.
 
-    A boundary is a tensor that fills its memory, and has as many elements as what enters the stage.
+    A boundary is a tensor that fills its memory, and has as many elements as what enters the stage: that itself, and
+    in selective checkpointing the attention output. Its views go with it.
     """
     stage = _RUNNING.get()
     return _kept_here(tensor) if stage is None else stage.keep(tensor)

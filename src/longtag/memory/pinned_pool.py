@@ -20,6 +20,8 @@ GIB = 2**30
 LEFT_TO_OTHERS = GIB
 """Host memory that is not pinned, because pinned pages cannot be swapped out when other programs need some."""
 
+_WAY_OUT = "give memory.checkpoint_every=2 or more, memory.residual=bfloat16, fewer tokens, or memory.offload=false"
+
 
 class Block(Protocol):
     """Owns host memory, and frees it when it dies."""
@@ -114,9 +116,6 @@ class PinnedPool:
                 f"offload=true: needs {missing / GIB:.2f} GiB more host memory, {num_bytes / GIB:.2f} GiB a boundary, "
                 f"and {max(0, available) / GIB:.2f} GiB can be spared; {_WAY_OUT}"
             )
-
-
-_WAY_OUT = "give memory.checkpoint_every=2 or more, memory.residual=bfloat16, fewer tokens, or memory.offload=false"
 
 
 def available_bytes() -> int:
