@@ -46,7 +46,7 @@ class PinnedBlock:
         status = driver.cudaHostRegister(address, num_bytes, portable)
         if int(status) != 0:
             raise UsageError(
-                f"offload=true: the driver cannot pin {num_bytes / GIB:.2f} GiB of host memory ({status}); "
+                f"memory.offload=true: the driver cannot pin {num_bytes / GIB:.2f} GiB of host memory ({status}); "
                 f"{_WAY_OUT}, or lift the limit on locked memory (ulimit -l)"
             )
         # The pages are held until then.
@@ -113,7 +113,7 @@ class PinnedPool:
         available = self._available() - LEFT_TO_OTHERS
         if missing > available:
             raise UsageError(
-                f"offload=true: needs {missing / GIB:.2f} GiB more host memory, {num_bytes / GIB:.2f} GiB a boundary, "
+                f"memory.offload=true: needs {missing / GIB:.2f} GiB more host memory, {num_bytes / GIB:.2f} GiB a boundary, "
                 f"and {max(0, available) / GIB:.2f} GiB can be spared; {_WAY_OUT}"
             )
 

@@ -14,6 +14,8 @@ from longtag.memory.tiled_loss import cost_of_tokens
 from longtag.model import TokenClassifier
 from sparse_attention import Layout, patterns
 
+from .late_copies import LateCopies
+
 NUM_TOKENS = 37
 NUM_CLASSES = 7
 
@@ -72,6 +74,16 @@ def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same operations in the same order, so with the same random draws, but nothing is run a second time."""
     for module in ("checkpointing", "tiles", "head_groups"):
         monkeypatch.setattr(f"longtag.memory.{module}.recomputed", lambda function, *args, draws: function(*args))
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[LateCopies]:
+    """Tensors on the CPU are moved as if it were a device, and nobody meets a copy that is under way."""
+    copies = LateCopies()
+    monkeypatch.setattr("longtag.memory.offload.copies_for", lambda tensor: copies)
+    yield copies
+    copies.run_all()
+    assert copies.faults == []
 
 
 def per_head_layouts(num_tokens: int) -> dict[str, Layout]:

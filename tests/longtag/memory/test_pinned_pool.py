@@ -62,7 +62,9 @@ def test_lengths_that_grow_do_not_add_up():
 
 def test_more_than_the_host_has_is_refused_before_anything_is_asked_for():
     made = Pool(available=4 * GIB)
-    with pytest.raises(UsageError, match=r"offload=true: needs 3\.50 GiB more .* 0\.50 GiB a boundary, and 3\.00 GiB"):
+    with pytest.raises(
+        UsageError, match=r"memory\.offload=true: needs 3\.50 GiB more .* 0\.50 GiB a boundary, and 3\.00 GiB"
+    ):
         made.pool.take(GIB // 2, soon=3 * GIB)
     assert made.sizes == []
     made.pool.take(GIB // 2, soon=5 * GIB // 2)
@@ -76,7 +78,7 @@ def test_buffers_that_are_there_need_not_be_spared_by_the_host():
         made.pool.give_back(buffer)
     made.pool.take(100, soon=100)
     made.pool.take(100, soon=10**9)
-    with pytest.raises(UsageError, match="offload=true"):
+    with pytest.raises(UsageError, match=r"memory\.offload=true"):
         made.pool.take(100, soon=200)
 
 
