@@ -113,8 +113,8 @@ class PinnedPool:
         available = self._available() - LEFT_TO_OTHERS
         if missing > available:
             raise UsageError(
-                f"memory.offload=true: needs {missing / GIB:.2f} GiB more host memory, {num_bytes / GIB:.2f} GiB a boundary, "
-                f"and {max(0, available) / GIB:.2f} GiB can be spared; {_WAY_OUT}"
+                f"memory.offload=true: needs {missing / GIB:.2f} GiB more host memory, {num_bytes / GIB:.2f} GiB a "
+                f"boundary, and {max(0, available) / GIB:.2f} GiB can be spared; {_WAY_OUT}"
             )
 
 
