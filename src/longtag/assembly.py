@@ -25,6 +25,7 @@ from longtag.errors import UsageError
 from longtag.folder import RunFolder
 from longtag.loggers.jsonl import JsonlLogger
 from longtag.model import TokenClassifier
+from longtag.precision import NarrowModel, weights_are_narrow
 from longtag.tagger import Tagger
 
 
@@ -139,10 +140,13 @@ def _build_trainer(
     for logger in instantiate(config.logger, _convert_="all").values():
         loggers.append(logger(folder=folder.path, run_id=folder.run_id))
     monitors: list[Callback] = list(instantiate(config.callbacks, _convert_="all").values())
+    plugins: list[Any] = [WholeCheckpoints()]
+    if weights_are_narrow(precision):
+        plugins.append(NarrowModel(precision))  # pyright: ignore[reportArgumentType]
     return _build(
         config,
         "trainer",
-        precision=precision,
+        precision=None if weights_are_narrow(precision) else precision,
         logger=loggers,
         # Monitors log first, so that the summary and the checkpoint see the step's figures.
         callbacks=[
@@ -153,7 +157,7 @@ def _build_trainer(
             *fixed,
             LastCheckpoint(folder.last_checkpoint),
         ],
-        plugins=[WholeCheckpoints()],
+        plugins=plugins,
         default_root_dir=str(folder.path),
         max_epochs=-1,
         check_val_every_n_epoch=None,

@@ -43,6 +43,7 @@ def top_level(
     tokens: int,
     seed: int,
     implementation: str,
+    matmul_precision: Literal["highest", "high", "medium"],
     classes: int | None,
     resume: str,
     test: bool,
@@ -192,6 +193,12 @@ def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
         )
     if values["optim"].get("in_backward"):
         yield from _in_backward_problems(trainer)
+    if values["optim"].get("update", "nearest") != "nearest" and trainer["precision"] != "bf16-true":
+        yield (
+            f"optim.update={values['optim']['update']}: says how weights in bfloat16 are rounded, and with "
+            f"trainer.precision={_shown(trainer['precision'])} there are none; give trainer.precision=bf16-true, or "
+            "optim.update=nearest"
+        )
     yield from _head_problems(values["pattern"], values["model"].get("num_heads"))
     if values["resume"] not in ("auto", "never") and not Path(values["resume"]).is_file():
         yield f"resume={values['resume']}: no such checkpoint; expected auto, never, or the path of a .ckpt file"

@@ -15,6 +15,7 @@ from longtag.assembly import Parts, assemble
 from longtag.callbacks.interruption import Interrupted
 from longtag.config import check, plain
 from longtag.folder import RunFolder
+from longtag.precision import float32_products
 
 
 def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float | None:
@@ -44,7 +45,8 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
     for logger in parts.trainer.loggers:
         logger.log_hyperparams(plain(config))
     try:
-        _fit_and_test(parts, resumed, test=config.test)
+        with float32_products(config.matmul_precision, parts.trainer.strategy.root_device):
+            _fit_and_test(parts, resumed, test=config.test)
     finally:
         wandb.finish()
     if parts.trainer.is_global_zero:

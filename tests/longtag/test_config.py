@@ -138,6 +138,12 @@ def test_every_option_has_a_comment(path):
             "optim.in_backward=true trainer.gradient_clip_val=null trainer.precision=16-mixed",
             "optim.in_backward=true: .* loss scale .*; give trainer.precision=bf16-mixed",
         ),
+        (
+            "optim.update=stochastic",
+            "optim.update=stochastic: .* with trainer.precision=null there are none; give trainer.precision=bf16-true",
+        ),
+        ("optim.states=4bit", "optim.states=4bit: expected one of float32, bfloat16, 8bit"),
+        ("matmul_precision=low", "matmul_precision=low: expected one of highest, high, medium"),
         ("optim.betas=[0.9]", r"optim.betas=\[0.9\]: expected a list of 2: a number, a number"),
     ],
 )

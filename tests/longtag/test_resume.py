@@ -26,10 +26,14 @@ def losses(folder: Path) -> list[tuple[int, float]]:
         ["trainer.accumulate_grad_batches=1"],
         ["trainer.accumulate_grad_batches=2"],
         ["optim.in_backward=true", "trainer.gradient_clip_val=null", "memory=lean", "memory.tile_tokens=10"],
+        ["trainer.precision=bf16-true", "optim.update=stochastic", "optim.states=bfloat16"],
+        ["trainer.precision=bf16-true", "optim.update=compensated", "optim.states=8bit", "model.d_model=64"],
     ],
-    ids=["plain", "accumulated", "in backward"],
+    ids=["plain", "accumulated", "in backward", "stochastic", "8 bits"],
 )
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, tmp_path, way):
+    if "optim.states=8bit" in way:
+        pytest.importorskip("torchao", reason="the extra lowbit is not installed")
     # A constant rate, so that the schedule does not depend on the number of steps that the first half was given.
     options = (*STEPS, "optim.schedule=constant", "optim.warmup_steps=2", *way)
     run_in_folder(tiny(*options, "trainer.max_steps=6", f"hydra.runtime.output_dir={tmp_path}/straight"))

@@ -1,4 +1,4 @@
-"""AdamW that steps each parameter as soon as its gradient is complete, and lets the gradient go at once."""
+"""An optimizer that steps each parameter as soon as its gradient is complete, and lets the gradient go at once."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 
-class AdamWInBackward(torch.optim.AdamW):
-    """torch's AdamW inside of backward: no two gradients need exist at the same time.
+class InBackward(torch.optim.Optimizer):
+    """Put before an optimizer's class, makes it step inside of backward: no two gradients need exist at the same time.
 
     `step(closure)` runs the closure, and the backward in it steps the parameters; there is nothing left to do after it.
-    Backward passes outside of `step` leave gradients as usual. State and groups are those of AdamW, so that a
+    Backward passes outside of `step` leave gradients as usual. State and groups are those of the optimizer, so that a
     checkpoint of the one serves the other. What needs all gradients together, such as clipping by their norm, or
     gradients of several backward passes, cannot be had with it.
     """
@@ -41,8 +41,8 @@ class AdamWInBackward(torch.optim.AdamW):
         group = next(group for group in groups if any(parameter is member for member in group["params"]))
         self.param_groups = [{**group, "params": [parameter]}]
         try:
-            # On the class: a scheduler counts the calls of the instance's own step.
-            torch.optim.AdamW.step(self)
+            # Of the class behind this one: a scheduler counts the calls of the instance's own step.
+            super().step()
         finally:
             self.param_groups = groups
         parameter.grad = None

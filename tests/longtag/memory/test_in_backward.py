@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from longtag.memory import Levers
-from longtag.memory.in_backward import AdamWInBackward
 from longtag.memory.live_bytes import LiveBytes
 from longtag.model import TokenClassifier
 from longtag.optim import Optimization
+from longtag.optim.adamw import AdamWInBackward
 
 from .conftest import small_model
 
