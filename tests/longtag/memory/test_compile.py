@@ -1,6 +1,7 @@
 """Levers under torch.compile: recomputation is traced, and gradients are those of eager mode."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -39,9 +40,13 @@ def model(levers: Levers | None = None) -> tuple[TokenClassifier, dict[str, torc
     return classifier, cost_and_gradients(classifier, num_tokens=12)
 
 
+def blocks_of(classifier: TokenClassifier) -> list[Any]:
+    return list(classifier.encoder.blocks)
+
+
 def test_a_compiled_block_that_is_recomputed_has_the_gradients_of_eager_mode():
     classifier, expected = model(Levers(checkpoint="blocks", tile_heads=1))
-    for block in classifier.encoder.blocks:
+    for block in blocks_of(classifier):
         block.forward = compiled(block.forward)
     assert_equal_to(expected, cost_and_gradients(classifier, num_tokens=12))
 
@@ -60,6 +65,6 @@ def test_a_compiled_encoder_that_recomputes_its_blocks_has_the_gradients_of_eage
 def test_what_tiles_and_selective_recomputation_run_can_be_compiled(levers):
     # Not the loop over tiles, nor the hooks that find q, k and v again: these stay outside of a graph.
     classifier, expected = model(levers)
-    for block in classifier.encoder.blocks:
+    for block in blocks_of(classifier):
         block._behind_attention = compiled(block._behind_attention)
     assert_equal_to(expected, cost_and_gradients(classifier, num_tokens=12))
