@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from longtag.errors import UsageError
 from longtag.memory.in_backward import InBackward
 from longtag.optim.rounding import joined, split, stochastic
 from longtag.optim.states import Kept, States, code_table, flat, in_float32, kept_as, read, take_over, write
@@ -32,9 +33,9 @@ class LowPrecisionAdamW(torch.optim.Optimizer):
 
     Random bits follow from step and parameter alone: devices agree on their weights, and a run that is resumed draws
     what it would have drawn. Means in bfloat16 of squares are rounded stochastically, too: to the nearest they would
-    stand still for betas[1] above 0.996. On CUDA the arithmetic of a parameter is compiled to one kernel.
+    stand still for betas[1] above 0.996. On CUDA the arithmetic is compiled, once for weights of all sizes.
 
-    Raises ValueError for an update other than "nearest" of weights that are not in bfloat16.
+    Raises UsageError for weights wider than float32, and for another update than "nearest" of those not in bfloat16.
     """
 
     def __init__(
@@ -54,7 +55,12 @@ class LowPrecisionAdamW(torch.optim.Optimizer):
         self._numbers = {parameter: number for number, parameter in enumerate(_members(self.param_groups))}
         for parameter in self._numbers:
             if update != "nearest" and parameter.dtype != torch.bfloat16:
-                raise ValueError(f"update={update}: rounds weights of bfloat16, not of {parameter.dtype}")
+                raise UsageError(f"update={update}: rounds weights of bfloat16, not of {parameter.dtype}")
+            if parameter.dtype.itemsize > 4:
+                raise UsageError(
+                    f"states={states}: steps are computed in float32, too little for weights of {parameter.dtype}; "
+                    "give optim.states=float32, which keeps the weights' own dtype"
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -82,8 +88,8 @@ class LowPrecisionAdamW(torch.optim.Optimizer):
         state["step"] += 1
         step, rate, (beta1, beta2) = state["step"], group["lr"], group["betas"]
         in_8_bits = any(isinstance(state[name], tuple) for name in MEANS)
-        advance = _compiled() if parameter.device.type == "cuda" else _advance
-        advance(
+        take_step = _compiled() if parameter.device.type == "cuda" else _take_step
+        take_step(
             parameter.detach().view(-1),
             gradient.reshape(-1),
             [flat(state[name]) for name in MEANS],
@@ -144,10 +150,10 @@ def _members(groups: Iterable[dict[str, Any]]) -> Iterable[Any]:
 
 @functools.cache
 def _compiled() -> Callable[..., None]:
-    return torch.compile(_advance, fullgraph=True, dynamic=True)
+    return torch.compile(_take_step, fullgraph=True, dynamic=True)
 
 
-def _advance(
+def _take_step(
     weight: Tensor,
     gradient: Tensor,
     means: Sequence[Kept],

@@ -3,7 +3,6 @@
 import copy
 import io
 import sys
-from typing import get_args
 
 import pytest
 import torch
@@ -94,7 +93,8 @@ def test_compensated_weights_in_bfloat16_are_as_exact_as_weights_in_float32():
 def test_small_steps_come_to_little_to_the_nearest_and_are_right_in_the_mean_stochastically():
     expected = moved(by_torch(), lr=1e-5)
     share = {}
-    for update in get_args(Update)[:2]:
+    updates: tuple[Update, ...] = ("nearest", "stochastic")
+    for update in updates:
         found = moved(low_precision(weights(torch.bfloat16), update=update), lr=1e-5)
         share[update] = ((found * expected).sum() / expected.square().sum()).item()
     assert share["nearest"] < 0.1
@@ -236,8 +236,15 @@ def test_a_parameter_without_a_gradient_is_left_alone():
 
 
 def test_another_update_of_weights_in_float32_is_refused():
-    with pytest.raises(ValueError, match=r"update=stochastic: rounds weights of bfloat16, not of torch.float32"):
+    with pytest.raises(UsageError, match=r"update=stochastic: rounds weights of bfloat16, not of torch.float32"):
         low_precision(weights(torch.float32), update="stochastic")
+
+
+def test_weights_in_float64_are_not_stepped_in_float32():
+    model = nn.Linear(2, 2, dtype=torch.float64)
+    with pytest.raises(UsageError, match=r"states=bfloat16: .* weights of torch.float64; give optim.states=float32"):
+        Optimization(states="bfloat16").configure(model, max_steps=2)
+    assert isinstance(Optimization().configure(model, max_steps=2)["optimizer"], AdamW)
 
 
 def test_8_bits_without_torchao_name_the_extra(monkeypatch):
