@@ -187,8 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows[_key(row)] = row
         write(list(rows.values()), path)
         print(
-            f"| {row.model} | {row.options} | {row.tokens:,} | {row.step_ms:,.1f} | {row.tokens_per_second / 1e3:,.0f} k"
-            f" | {row.peak_gib:.2f} | {row.reserved_gib:.2f} | {row.first_step_s:.1f} |",
+            f"| {row.model} | {row.options} | {row.tokens:,} | {row.step_ms:,.1f} "
+            f"| {row.tokens_per_second / 1e3:,.0f} k | {row.peak_gib:.2f} | {row.reserved_gib:.2f} | {row.first_step_s:.1f} |",
             flush=True,
         )
 
