@@ -188,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write(list(rows.values()), path)
         print(
             f"| {row.model} | {row.options} | {row.tokens:,} | {row.step_ms:,.1f} "
-            f"| {row.tokens_per_second / 1e3:,.0f} k | {row.peak_gib:.2f} | {row.reserved_gib:.2f} | {row.first_step_s:.1f} |",
+            f"| {row.tokens_per_second / 1e3:,.0f} k | {row.peak_gib:.2f} "
+            f"| {row.reserved_gib:.2f} | {row.first_step_s:.1f} |",
             flush=True,
         )
 
