@@ -26,6 +26,7 @@ from longtag.folder import RunFolder
 from longtag.loggers.jsonl import JsonlLogger
 from longtag.model import TokenClassifier
 from longtag.precision import NarrowModel, weights_are_narrow
+from longtag.provenance import provenance
 from longtag.tagger import Tagger
 
 
@@ -67,8 +68,9 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
             "tokens": config.tokens,
             "parameters": parameters,
             "seed": config.seed,
+            "monitor": config.monitor,
             "device": describe_device(device),
-            "torch": torch.__version__,
+            **provenance(),
         },
     )
     best, metrics_file = _build_checkpoint(config, folder), JsonlLogger(folder.metrics)
@@ -138,7 +140,7 @@ def _build_trainer(
 ) -> L.Trainer:
     loggers: list[Logger] = [metrics_file]
     for logger in instantiate(config.logger, _convert_="all").values():
-        loggers.append(logger(folder=folder.path, run_id=folder.run_id))
+        loggers.append(logger(folder=folder.path, run_id=folder.run_id, sweep=folder.sweep))
     monitors: list[Callback] = list(instantiate(config.callbacks, _convert_="all").values())
     plugins: list[Any] = [WholeCheckpoints()]
     if weights_are_narrow(precision):

@@ -25,18 +25,22 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @contextlib.contextmanager
-def readable_errors(conf: Path) -> Iterator[None]:
+def readable_errors(conf: Path, *, unless: bool = False) -> Iterator[None]:
     """Turn what a command raises into one message on stderr and an exit code.
 
     Args:
         conf: the folder of the config, where the alternatives to a misspelt option are looked up.
+        unless: leave errors as they are, where one process runs several jobs and goes on to the next.
     """
+    if unless:
+        yield
+        return
     try:
         yield
     except UsageError as error:
         _leave(str(error), 2)
     except HydraException as error:
-        _leave(_explained(error, conf, sys.argv[1:]), 2)
+        _leave(explain(error, conf, sys.argv[1:]), 2)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
     except OSError as error:
@@ -53,8 +57,14 @@ def _leave(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _explained(error: HydraException, conf: Path, arguments: list[str]) -> str:
-    """Hydra's message, or a better one where the mistake can be named."""
+def explain(error: HydraException, conf: Path, arguments: list[str]) -> str:
+    """Hydra's message, or a better one where the mistake can be named.
+
+    Args:
+        error: what Hydra raised.
+        conf: the folder of the config, where the alternatives to a misspelt option are looked up.
+        arguments: the overrides that were composed.
+    """
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         return _unknown_option(found[1], conf, arguments)

@@ -42,7 +42,7 @@ class RunFolder:
             (self.path / ".lock").unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
-        self._remove_if_empty()
+        remove_empty(self.checkpoints, self.path)
 
     def claim(self, config: DictConfig, hydra_config: HydraConf) -> None:
         """Take the folder for this process and write what it is going to run to ``.hydra/``.
@@ -52,19 +52,22 @@ class RunFolder:
             OSError: the folder cannot be written.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            self._lock = None
-            raise UsageError(f"folder={self.path}: another run is using this folder; give another one") from error
+        self._lock = take_lock(self.path)
+        if self._lock is None:
+            raise UsageError(f"folder={self.path}: another run is using this folder; give another one")
         (self.path / "run_id").write_text(self.run_id)
         composed = self.path / ".hydra"
         composed.mkdir(exist_ok=True)
         OmegaConf.save(config, composed / "config.yaml")
         OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), composed / "hydra.yaml")
         OmegaConf.save(OmegaConf.create(list(hydra_config.overrides.task)), composed / "overrides.yaml")
+
+    @property
+    def sweep(self) -> str | None:
+        """The name of the sweep that the run belongs to, which is that of its folder; None outside of a sweep."""
+        above = self.path.resolve().parent
+        # The first is written by our launcher, the second by the sweeper whatever the launcher.
+        return above.name if (above / "sweep.json").is_file() or (above / "multirun.yaml").is_file() else None
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """The checkpoint to go on from: ``auto`` looks for the folder's own last one, ``never`` for none."""
@@ -76,21 +79,38 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Replace summary.json in one step, so that a reader never sees half of it."""
-        draft = self.summary.with_suffix(".json.part")
-        try:
-            draft.write_text(json.dumps(summary, indent=2) + "\n")
-            draft.replace(self.summary)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_json(self.summary, summary)
 
     def _known_run_id(self) -> str | None:
         path = self.path / "run_id"
         return path.read_text().strip() if path.is_file() else None
 
-    def _remove_if_empty(self) -> None:
-        """Remove what was made for a run that did not happen: its folder, and those above it up to ``outputs``."""
-        names = [folder.name for folder in self.path.parents]
-        above = self.path.parents[: names.index("outputs") + 1] if "outputs" in names else ()
-        for folder in (self.checkpoints, self.path, *above):
-            if folder.is_dir() and not any(os.scandir(folder)):
-                folder.rmdir()
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file beside its place and move it there, so that a reader never sees half of it."""
+    draft = path.with_suffix(".json.part")
+    try:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def take_lock(folder: Path) -> IO[str] | None:
+    """The lock of a folder as an open file, which holds it until it is closed; None if another process has it."""
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def remove_empty(*folders: Path) -> None:
+    """Remove what was made for something that did not happen: empty folders, and those above up to ``outputs``."""
+    names = [folder.name for folder in folders[-1].parents]
+    above = folders[-1].parents[: names.index("outputs") + 1] if "outputs" in names else ()
+    for folder in (*folders, *above):
+        if folder.is_dir() and not any(os.scandir(folder)):
+            folder.rmdir()

@@ -43,7 +43,7 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
         parts.metrics_file.rewind(_global_step(resumed))
         announce(parts.facts | ({"goes on from": str(resumed)} if resumed else {}))
     for logger in parts.trainer.loggers:
-        logger.log_hyperparams(plain(config))
+        logger.log_hyperparams(plain(config) | {"facts": parts.summary.facts})
     try:
         with float32_products(config.matmul_precision, parts.trainer.strategy.root_device):
             _fit_and_test(parts, resumed, test=config.test)
@@ -56,7 +56,7 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
 
 def _fit_and_test(parts: Parts, resumed: Path | None, *, test: bool) -> None:
     """Run the trainer, and write in summary.json how it ended."""
-    status = "failed"
+    status, failure = "failed", None
     try:
         parts.trainer.fit(parts.tagger, parts.crops, ckpt_path=resumed)
         if test:
@@ -70,8 +70,14 @@ def _fit_and_test(parts: Parts, resumed: Path | None, *, test: bool) -> None:
     except SystemExit as stop:  # Lightning's own answer to Ctrl-C outside of training
         status = "interrupted"
         raise KeyboardInterrupt from stop
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        raise
     finally:
-        parts.summary.write(parts.trainer, status)
+        parts.summary.write(parts.trainer, status, failure)
 
 
 def _global_step(checkpoint: Path | None) -> int:

@@ -45,21 +45,23 @@ class Summary(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.last, self.best = dict(state_dict["last"]), dict(state_dict["best"])
 
-    def write(self, trainer: L.Trainer, status: str) -> None:
+    def write(self, trainer: L.Trainer, status: str, error: str | None = None) -> None:
         """Write summary.json, and the same figures into the summary of the W&B run.
 
         Args:
             trainer: the trainer of the run.
             status: ``completed``, ``interrupted`` or ``failed``.
+            error: why it failed.
         """
         if not trainer.is_global_zero:
             return
-        figures = {"status": status, "steps": self.steps, **self.facts, **self.last, "best": self.best}
+        ended = {"status": status} if error is None else {"status": status, "error": error}
+        figures = {**ended, "steps": self.steps, **self.facts, **self.last, "best": self.best}
         self.folder.write_summary(figures)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and logger._experiment is not None:
-                logger.experiment.summary.update({f"best/{name}": value for name, value in self.best.items()})
-                logger.experiment.summary["status"] = status
+                best = {f"best/{name}": value for name, value in self.best.items()}
+                logger.experiment.summary.update(best | ended)
 
     def _follow(self, figures: Mapping[str, Any]) -> None:
         for name, figure in figures.items():

@@ -17,6 +17,7 @@ def wandb_logger(
     *,
     folder: Path,
     run_id: str,
+    sweep: str | None = None,
     project: str = "longtag",
     entity: str | None = None,
     name: str | None = None,
@@ -29,10 +30,11 @@ def wandb_logger(
     Args:
         folder: the folder of the run.
         run_id: the id of the W&B run; given again, the same run continues.
+        sweep: the name of the sweep that the run belongs to, if any.
         project: the W&B project.
         entity: the W&B user or team; None for the default of the account.
         name: the name shown in W&B; None for the name of the folder.
-        group: the group of runs that this one belongs to.
+        group: the group of runs that this one belongs to; None for the sweep.
         tags: tags to filter runs by.
         mode: ``auto`` is online when W&B credentials are found and offline otherwise; an offline run is sent later
             with ``wandb sync``.
@@ -42,7 +44,7 @@ def wandb_logger(
         project=project,
         entity=entity,
         name=name or folder.name,
-        group=group,
+        group=group or sweep,
         tags=list(tags),
         id=run_id,
         save_dir=folder,

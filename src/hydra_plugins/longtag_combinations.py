@@ -1,0 +1,33 @@
+"""The Hydra sweeper that runs every combination of the values given, whatever becomes of single ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
+
+
+class Combinations(BasicSweeper):
+    """Hydra's own sweeper, but a job that cannot be composed or that fails does not stop the others.
+
+    Hydra's composes every job first, gives up at the first that it cannot, and raises the first error of a job before
+    anybody is told that the sweep has ended. Here the launcher finds both and lists them.
+    """
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        params = [f"{name}={values}" for name, values in self.params.items()]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        batches = self.split_arguments(parser.parse_overrides([*params, *arguments]), self.max_batch_size)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        first, returns = 0, []
+        for batch in batches:
+            returns.append(self.launcher.launch(batch, initial_job_idx=first))
+            first += len(batch)
+        return returns
