@@ -2,14 +2,12 @@
 
 python train.py                        the shipped genome, crops of 100,000 tokens
 python train.py pattern=random seed=1  any option of conf/ by its name; --help lists them
-python train.py -m pattern=window,random  a sweep
 """
 
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from longtag.entry import readable_errors
@@ -21,8 +19,7 @@ CONF = Path(__file__).parent / "conf"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
-    in_sweep = hydra_config.mode is RunMode.MULTIRUN
-    with readable_errors(CONF, unless=in_sweep), RunFolder(Path(hydra_config.runtime.output_dir)) as folder:
+    with readable_errors(CONF, hydra_config.mode), RunFolder(Path(hydra_config.runtime.output_dir)) as folder:
         from longtag.run import run
 
         return run(config, hydra_config, folder)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.errors import HydraException
+from hydra.types import RunMode
 
 from longtag.errors import UsageError, unknown_option
 
@@ -25,14 +26,14 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @contextlib.contextmanager
-def readable_errors(conf: Path, *, unless: bool = False) -> Iterator[None]:
+def readable_errors(conf: Path, mode: RunMode | None = RunMode.RUN) -> Iterator[None]:
     """Turn what a command raises into one message on stderr and an exit code.
 
     Args:
         conf: the folder of the config, where the alternatives to a misspelt option are looked up.
-        unless: leave errors as they are, where one process runs several jobs and goes on to the next.
+        mode: Hydra's; a job of a multirun leaves errors to the launcher, which may go on to the next job.
     """
-    if unless:
+    if mode is RunMode.MULTIRUN:
         yield
         return
     try:

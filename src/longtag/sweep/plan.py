@@ -1,6 +1,8 @@
 """What each job of a sweep will run: its config, composed and checked before anything starts, and its command line."""
 
+import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,16 +62,20 @@ class CommandLine:
 
     @classmethod
     def of(cls, script: Path, sweep: DictConfig) -> "CommandLine":
-        flags = ["--config-path", str(main_folder(sweep)), "--config-name", sweep.hydra.job.config_name]
-        for source in sweep.hydra.runtime.config_sources:
-            if source.provider == "command-line":
-                flags += ["--config-dir", source.path]
+        """The command line of a sweep, as it was given to this process."""
+        parser = ArgumentParser(add_help=False)
+        for short, long in (("-cp", "--config-path"), ("-cn", "--config-name"), ("-cd", "--config-dir")):
+            parser.add_argument(short, long, dest=long)
+        given, _ = parser.parse_known_args(sys.argv[1:])
+        flags = [word for flag, value in vars(given).items() if value is not None for word in (flag, value)]
         kept = [item for item in sweep.hydra.overrides.hydra if not item.startswith(SET_BY_THE_SWEEP)]
         return cls(script, flags, kept)
 
     def of_job(self, overrides: Iterable[str], folder: Path) -> list[str]:
         """The command that runs a job in a folder, or goes on there."""
-        place = QuotedString(str(folder), Quote.single).with_quotes()
+        place = str(folder)
+        if not re.fullmatch(r"[\w./-]+", place):
+            place = QuotedString(place, Quote.single).with_quotes()
         own = [*without_folder(overrides), *self.hydra_overrides, f"folder={place}", "hydra.mode=RUN"]
         return [sys.executable, str(self.script), *self.flags, *own]
 
