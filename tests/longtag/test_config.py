@@ -62,7 +62,7 @@ def _nested(node: dict) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_option_has_a_comment(path):
-    if path.parent.name in ("experiment", "debug", "hydra"):
+    if path.parent.name in ("experiment", "sweep", "debug", "hydra"):
         assert re.search(r"^# [^@]", path.read_text(), re.MULTILINE), "says nothing about what it is for"
         return
     inherits = "\ndefaults:" in path.read_text() and path.name != "train.yaml"

@@ -14,5 +14,5 @@ class SweepEnd(Callback):
         from longtag.sweep.conclusion import conclude
 
         record = conclude(Path(config.hydra.sweep.dir))
-        if any(job.status != "completed" for job in record.jobs):
+        if any(job.status in ("failed", "interrupted") for job in record.jobs):
             raise SystemExit(1)

@@ -76,11 +76,10 @@ def launch(
 def _enter(record: SweepRecord, job_overrides: Sequence[Sequence[str]]) -> list[Job]:
     """The jobs of a batch, known ones under the numbers that they have."""
     record.task = record.task or shlex.join(sys.argv[1:])
-    jobs = [record.job_of(overrides) for overrides in job_overrides]
-    for job in jobs:
+    for job in record.jobs:
         if job.status == "running":  # when the sweep was killed
             outcome_on_disk(record.folder_of(job)).enter(job)
-    return jobs
+    return [record.job_of(overrides) for overrides in job_overrides]
 
 
 def _plan(
