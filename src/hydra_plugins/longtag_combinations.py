@@ -1,22 +1,22 @@
 """The Hydra sweeper that runs every combination of the values given, whatever becomes of single ones."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
+
+from longtag.sweep.other_launcher import KeepsRecord, launch_recorded
 
 
 class Combinations(BasicSweeper):
     """Hydra's own sweeper, but a job that cannot be composed or that fails does not stop the others.
 
     Hydra's composes every job first, gives up at the first that it cannot, and raises the first error of a job before
-    anybody is told that the sweep has ended. Here the launcher finds both and lists them.
+    anybody is told that the sweep has ended. Here both are listed.
     """
 
-    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+    def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.launcher is not None
@@ -26,8 +26,10 @@ class Combinations(BasicSweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        first, returns = 0, []
+        first = 0
         for batch in batches:
-            returns.append(self.launcher.launch(batch, initial_job_idx=first))
+            if isinstance(self.launcher, KeepsRecord):
+                self.launcher.launch(batch, initial_job_idx=first)
+            else:
+                launch_recorded(self.launcher, folder, batch, first)
             first += len(batch)
-        return returns

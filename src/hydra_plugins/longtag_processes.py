@@ -8,8 +8,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from longtag.sweep.other_launcher import KeepsRecord
 
-class Processes(Launcher):
+
+class Processes(Launcher, KeepsRecord):
     """Runs the script of the sweep once for each job, as many at a time as there are GPUs.
 
     Args:

@@ -24,6 +24,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Huge pages for large tensors on the CPU: a step over 1,000,000 tokens took 23 s instead of 30 s.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+PLUGINS = {
+    "optuna": "optuna",
+    "tpe": "optuna",
+    "joblib": "joblib",
+    "submitit_slurm": "slurm",
+    "submitit_local": "slurm",
+}
+"""Choices that plugins of Hydra bring, and the extra of this project that installs each."""
+
 
 @contextlib.contextmanager
 def readable_errors(conf: Path, mode: RunMode | None = RunMode.RUN) -> Iterator[None]:
@@ -69,7 +78,7 @@ def explain(error: HydraException, conf: Path, arguments: list[str]) -> str:
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         return _unknown_option(found[1], conf, arguments)
-    if found := re.search(r"Could not find '([^']+)/([^'/]+)'", message):
+    if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", message):
         return _unknown_choice(found[1], found[2], conf)
     if found := re.search(r"mismatched input|no viable alternative|token recognition error|extraneous", message):
         return f"{message.splitlines()[0]}; options are written name=value, lists as [1,2], texts with spaces in quotes"
@@ -99,6 +108,8 @@ def _unknown_option(path: str, conf: Path, arguments: list[str]) -> str:
 
 
 def _unknown_choice(group: str, choice: str, conf: Path) -> str:
+    if choice in PLUGINS:
+        return f'{group}={choice}: needs a plugin of Hydra; pip install -e ".[{PLUGINS[choice]}]" brings it'
     names = sorted(file.stem for file in (conf / group).glob("*.yaml"))
     near = difflib.get_close_matches(choice, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""

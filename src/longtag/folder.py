@@ -66,8 +66,7 @@ class RunFolder:
     def sweep(self) -> str | None:
         """The name of the sweep that the run belongs to, which is that of its folder; None outside of a sweep."""
         above = self.path.resolve().parent
-        # The first is written by our launcher, the second by the sweeper whatever the launcher.
-        return above.name if (above / "sweep.json").is_file() or (above / "multirun.yaml").is_file() else None
+        return above.name if (above / "sweep.json").is_file() else None
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """The checkpoint to go on from: ``auto`` looks for the folder's own last one, ``never`` for none."""

@@ -38,6 +38,8 @@ def test_every_shipped_config_composes_and_passes_the_check(composed, choice, tm
     overrides = [choice]
     if choice == "pattern=file":
         overrides.append("pattern.path=table.npy")
+    if choice == "sweep=optuna":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     if choice.startswith("experiment="):
         overrides.append("trainer.accelerator=cpu")
     config, hydra_config = composed(*overrides)
