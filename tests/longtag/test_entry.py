@@ -1,8 +1,10 @@
 import errno
 
 import pytest
+from hydra.errors import ConfigCompositionException
+from hydra.types import RunMode
 
-from longtag.entry import readable_errors
+from longtag.entry import explain, readable_errors
 from longtag.errors import UsageError
 
 from .conftest import CONF
@@ -27,3 +29,16 @@ def test_an_error_becomes_one_message_and_an_exit_code(capsys, error, code, mess
 def test_a_fault_of_the_program_keeps_its_traceback():
     with pytest.raises(OSError, match="broken pipe"), readable_errors(CONF):
         raise OSError(errno.EPIPE, "broken pipe")
+
+
+def test_a_job_of_a_multirun_leaves_its_errors_to_the_launcher():
+    with pytest.raises(UsageError), readable_errors(CONF, RunMode.MULTIRUN):
+        raise UsageError("tokens=0: expected 1 or more")
+
+
+@pytest.mark.parametrize("verb", ["find", "load"])
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra(verb):
+    error = ConfigCompositionException(f"Could not {verb} 'hydra/launcher/submitit_slurm'")
+    assert explain(error, CONF, []) == (
+        'hydra/launcher=submitit_slurm: needs a plugin of Hydra; pip install -e ".[slurm]" brings it'
+    )

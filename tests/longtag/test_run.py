@@ -46,6 +46,8 @@ def test_a_run_leaves_its_config_metrics_summary_and_checkpoints(tiny, tmp_path,
     assert summary["val/f1_macro"] == validations[-1]["val/f1_macro"]
     assert "test/accuracy" in summary
     assert "CPU" in summary["device"]
+    assert summary["monitor"] == "val/f1_macro"
+    assert "error" not in summary
 
     printed = capsys.readouterr().out
     for text in ("64 in 1 crop of 64", "edges", "density", "reference (", "step 4/4", "test", str(folder)):
@@ -180,4 +182,5 @@ def test_a_failed_run_says_so_in_its_summary(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("longtag.tagger.Tagger.training_step", fail)
     with pytest.raises(RuntimeError, match="broken step"):
         run_in_folder(tiny())
-    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", "RuntimeError: broken step")

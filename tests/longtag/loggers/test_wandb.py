@@ -63,6 +63,19 @@ def test_the_offline_run_holds_every_metric_and_a_resumed_run_goes_on_in_it(tiny
     assert ids == {"run-" + (folder / "run_id").read_text()}
 
 
+def test_a_run_of_a_sweep_joins_its_group_and_carries_tags_and_facts(tiny, tmp_path, logged_out):
+    (tmp_path / "sweep.json").touch()
+    run_in_folder(tiny("logger=wandb", "trainer.max_steps=1", "test=false", "callbacks=none"))
+    (path,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
+    kept = {record.WhichOneof("record_type"): record for record in records(path)}
+    assert kept["run"].run.run_group == tmp_path.name
+    assert list(kept["run"].run.tags) == ["synthetic", "window", "fast", "64 tokens"]
+    updates = [record.config.update for record in records(path) if record.WhichOneof("record_type") == "config"]
+    config = {item.key: json.loads(item.value_json) for update in updates for item in update}
+    assert config["tokens"] == 64
+    assert {"commit", "command", "device", "torch"} <= set(config["facts"])
+
+
 def test_only_credentials_make_it_log_in(logged_out, monkeypatch):
     assert not is_logged_in()
     logged_out.write_text("machine api.wandb.ai login user password 0123456789\n")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 
-def main() -> None:
+def main(config: object) -> None:
     """What a sweep takes for the function of the script."""
 
 
