@@ -15,6 +15,8 @@ from longtag.sweep.outcome import LOG
 from longtag.sweep.progress import progress
 from longtag.sweep.record import Job, SweepRecord, varying
 
+LIVE_EVERY_SECONDS = 0.5
+
 
 class Display:
     """Follows the running jobs.
@@ -32,6 +34,7 @@ class Display:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._running: dict[int, tuple[Job, int, float]] = {}
+        self._num_waiting = 0
         self._last_shown = 0.0
 
     def __enter__(self) -> Self:
@@ -60,6 +63,8 @@ class Display:
     def ended(self, job: Job) -> None:
         """A job has ended, as its status says."""
         _, _, started = self._running.pop(job.number)
+        if self._console.is_terminal:
+            self._live.update(self._block(), refresh=True)
         objective = "" if job.objective is None else f"  objective {job.objective:.4f}"
         error = "" if job.error is None else f"  {job.error}"
         self.say(f"{self._name(job)}  {job.status} after {_clock(time.monotonic() - started)}{objective}{error}")
@@ -70,18 +75,23 @@ class Display:
         Args:
             num_waiting: jobs that have not started.
         """
-        due = 0.5 if self._console.is_terminal else self.plain_every_seconds
+        due = LIVE_EVERY_SECONDS if self._console.is_terminal else self.plain_every_seconds
         if time.monotonic() - self._last_shown < due:
             return
         self._last_shown = time.monotonic()
-        lines = [f"{self._name(job)}  {self._so_far(job)}" for job, _, _ in self._running.values()]
+        self._num_waiting = num_waiting
         if self._console.is_terminal:
-            width = self._console.width
-            texts = [Text(line[:width]) for line in [*lines, f"{num_waiting} waiting"]]
-            self._live.update(Group(*texts), refresh=True)
+            self._live.update(self._block(), refresh=True)
         else:
-            for line in lines:
+            for line in self._lines():
                 self.say(line)
+
+    def _lines(self) -> list[str]:
+        return [f"{self._name(job)}  {self._so_far(job)}" for job, _, _ in self._running.values()]
+
+    def _block(self) -> Group:
+        waiting = [f"{self._num_waiting} waiting"] if self._num_waiting else []
+        return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in [*self._lines(), *waiting]))
 
     def _so_far(self, job: Job) -> str:
         _, steps, started = self._running[job.number]
