@@ -140,7 +140,7 @@ def _build_trainer(
 ) -> L.Trainer:
     loggers: list[Logger] = [metrics_file]
     for logger in instantiate(config.logger, _convert_="all").values():
-        loggers.append(logger(folder=folder.path, run_id=folder.run_id, sweep=folder.sweep))
+        loggers.append(logger(folder=folder.path, run_id=folder.run_id))
     monitors: list[Callback] = list(instantiate(config.callbacks, _convert_="all").values())
     plugins: list[Any] = [WholeCheckpoints()]
     if weights_are_narrow(precision):

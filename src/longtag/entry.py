@@ -26,7 +26,6 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 PLUGINS = {
     "optuna": "optuna",
-    "tpe": "optuna",
     "joblib": "joblib",
     "submitit_slurm": "slurm",
     "submitit_local": "slurm",

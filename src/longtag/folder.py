@@ -62,12 +62,6 @@ class RunFolder:
         OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), composed / "hydra.yaml")
         OmegaConf.save(OmegaConf.create(list(hydra_config.overrides.task)), composed / "overrides.yaml")
 
-    @property
-    def sweep(self) -> str | None:
-        """The name of the sweep that the run belongs to, which is that of its folder; None outside of a sweep."""
-        above = self.path.resolve().parent
-        return above.name if (above / "sweep.json").is_file() else None
-
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """The checkpoint to go on from: ``auto`` looks for the folder's own last one, ``never`` for none."""
         if resume == "never":
@@ -83,6 +77,12 @@ class RunFolder:
     def _known_run_id(self) -> str | None:
         path = self.path / "run_id"
         return path.read_text().strip() if path.is_file() else None
+
+
+def sweep_of(run: Path) -> str | None:
+    """The name of the sweep that a run's folder lies in, which is that of the sweep's folder; None outside of one."""
+    above = run.resolve().parent
+    return above.name if (above / "sweep.json").is_file() else None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

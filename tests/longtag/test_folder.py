@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from longtag.errors import UsageError
-from longtag.folder import RunFolder, write_json
+from longtag.folder import RunFolder, sweep_of, write_json
 
 CONFIG = OmegaConf.create({"tokens": 8})
 HYDRA: Any = OmegaConf.create({"overrides": {"task": ["tokens=8"]}})
@@ -82,12 +82,12 @@ def test_the_summary_is_replaced_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_a_run_in_the_folder_of_a_sweep_knows_its_name(tmp_path, monkeypatch):
+def test_a_run_in_the_folder_of_a_sweep_belongs_to_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert RunFolder(Path("mine/0")).sweep is None
+    assert sweep_of(Path("mine/0")) is None
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/sweep.json").touch()
-    assert RunFolder(Path("mine/0")).sweep == "mine"
+    assert sweep_of(Path("mine/0")) == "mine"
 
 
 def test_what_cannot_be_written_leaves_the_old_file_alone(tmp_path):

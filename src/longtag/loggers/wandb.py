@@ -10,6 +10,8 @@ from urllib.parse import urlparse
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from longtag.folder import sweep_of
+
 Mode = Literal["auto", "online", "offline"]
 
 
@@ -17,7 +19,6 @@ def wandb_logger(
     *,
     folder: Path,
     run_id: str,
-    sweep: str | None = None,
     project: str = "longtag",
     entity: str | None = None,
     name: str | None = None,
@@ -30,20 +31,20 @@ def wandb_logger(
     Args:
         folder: the folder of the run.
         run_id: the id of the W&B run; given again, the same run continues.
-        sweep: the name of the sweep that the run belongs to, if any.
         project: the W&B project.
         entity: the W&B user or team; None for the default of the account.
-        name: the name shown in W&B; None for the name of the folder.
+        name: the name shown in W&B; None for the name of the folder, behind that of its sweep.
         group: the group of runs that this one belongs to; None for the sweep.
         tags: tags to filter runs by.
         mode: ``auto`` is online when W&B credentials are found and offline otherwise; an offline run is sent later
             with ``wandb sync``.
     """
+    sweep = sweep_of(folder)
     online = is_logged_in() if mode == "auto" else mode == "online"
     logger = WandbLogger(
         project=project,
         entity=entity,
-        name=name or folder.name,
+        name=name or (f"{sweep}/{folder.name}" if sweep else folder.name),
         group=group or sweep,
         tags=list(tags),
         id=run_id,

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from longtag.sweep.outcome import LOG, outcome_on_disk, read_summary
 from longtag.sweep.progress import with_unit
-from longtag.sweep.record import NAME, Job, SweepRecord, varying
+from longtag.sweep.record import Job, SweepRecord, varying, without_folder
 
 WIDEST = 200
 """Columns of a table that goes to a file; a terminal has its own."""
@@ -23,9 +23,10 @@ def conclude(folder: Path) -> SweepRecord:
     """Print the table of a sweep and write its report, whatever became of its jobs.
 
     Args:
-        folder: the folder of the sweep; jobs that another launcher ran are found by their own folders.
+        folder: the folder of the sweep; jobs that nobody has written down are found by their own folders.
     """
-    record = SweepRecord.read(folder) if (folder / NAME).is_file() else _gathered(folder)
+    record = SweepRecord.read(folder)
+    _add_unlisted(record)
     show_jobs(record)
     counts = Counter(job.status for job in record.jobs)
     print(", ".join(f"{count} {status}" for status, count in counts.items()) + f": {folder}")
@@ -68,18 +69,22 @@ def _figures(record: SweepRecord, job: Job) -> list[str]:
     ]
 
 
-def _gathered(folder: Path) -> SweepRecord:
-    """The record of a sweep whose jobs were run by a launcher that keeps none."""
-    record = SweepRecord(folder, task=shlex.join(sys.argv[1:]))
-    for path in sorted(folder.glob("*/.hydra/overrides.yaml"), key=lambda path: path.parts[-3].zfill(9)):
-        run = path.parents[1]
-        if run.name.isdigit():
-            overrides: Any = OmegaConf.to_container(OmegaConf.load(path))
-            job = Job(int(run.name), overrides)
-            outcome_on_disk(run).enter(job)
-            record.jobs.append(job)
-    record.write()
-    return record
+def _add_unlisted(record: SweepRecord) -> None:
+    """Enter the jobs of a sweeper and a launcher of which neither keeps a record."""
+    listed = {job.number for job in record.jobs}
+    found = {int(path.parts[-3]): path for path in record.folder.glob("*/.hydra/overrides.yaml") if _is_job(path)}
+    for number in sorted(found.keys() - listed):
+        overrides: Any = OmegaConf.to_container(OmegaConf.load(found[number]))
+        job = Job(number, without_folder(overrides))
+        outcome_on_disk(record.folder_of(job)).enter(job)
+        record.jobs.append(job)
+    if found.keys() - listed:
+        record.task = record.task or shlex.join(sys.argv[1:])
+        record.write()
+
+
+def _is_job(path: Path) -> bool:
+    return path.parts[-3].isdigit()
 
 
 def _report(folder: Path) -> None:

@@ -69,6 +69,7 @@ def test_a_run_of_a_sweep_joins_its_group_and_carries_tags_and_facts(tiny, tmp_p
     (path,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
     kept = {record.WhichOneof("record_type"): record for record in records(path)}
     assert kept["run"].run.run_group == tmp_path.name
+    assert kept["run"].run.display_name == f"{tmp_path.name}/run"
     assert list(kept["run"].run.tags) == ["synthetic", "window", "fast", "64 tokens"]
     updates = [record.config.update for record in records(path) if record.WhichOneof("record_type") == "config"]
     config = {item.key: json.loads(item.value_json) for update in updates for item in update}
