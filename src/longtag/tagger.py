@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from longtag.loss import TokenLoss, mean
 from longtag.memory.micro_batches import MeanOverStep
-from longtag.memory.tiled_loss import cost_of_tokens, predict
+from longtag.memory.tiled_loss import Predictions, cost_of_tokens, predict
 from longtag.metrics import Scores, TokenMetrics
 from longtag.model import TokenClassifier
 from longtag.optim import Optimization
@@ -57,8 +57,9 @@ class Tagger(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._score(self.val_scores, batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._score(self.test_scores, batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Also hands `Predictions` by name to the callbacks."""
+        return self._score(self.test_scores, batch)._asdict()
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": figure for name, figure in self.val_scores.finish().items()})
@@ -73,7 +74,8 @@ class Tagger(L.LightningModule):
     def _batches_of_a_step(self) -> int:
         return self.trainer.accumulate_grad_batches * self.trainer.world_size
 
-    def _score(self, scores: Scores, batch: Batch) -> None:
+    def _score(self, scores: Scores, batch: Batch) -> Predictions:
         labels, features = batch["labels"], self.model.encode(batch["inputs"])
-        predictions, cost = predict(self.model.head, self.loss, features, labels, tile=self.model.levers.tile_tokens)
-        scores.update(predictions, labels, mean(cost, self.loss.weight(labels)))
+        predictions = predict(self.model.head, self.loss, features, labels, tile=self.model.levers.tile_tokens)
+        scores.update(predictions.classes, labels, mean(predictions.cost, self.loss.weight(labels)))
+        return predictions

@@ -27,6 +27,7 @@ def test_a_run_leaves_its_config_metrics_summary_and_checkpoints(tiny, tmp_path,
         "metrics.jsonl",
         "summary.json",
         "checkpoints",
+        "figures",
     }
     assert {path.name for path in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}

@@ -1,6 +1,7 @@
-"""Metrics of token classification from one streaming confusion matrix: no logits are kept."""
+"""Metrics of token classification from a few streaming sums: no logits are kept."""
 
+from longtag.metrics.calibration import Calibration
 from longtag.metrics.scores import Scores
 from longtag.metrics.token_metrics import TokenMetrics
 
-__all__ = ["Scores", "TokenMetrics"]
+__all__ = ["Calibration", "Scores", "TokenMetrics"]

@@ -128,10 +128,11 @@ def test_logits_never_exist_for_all_tokens_in_evaluation():
     labels[labels < 0] = -100
     loss = TokenLoss()
     with LiveBytes() as live:
-        predictions, cost = predict(net.head, loss, features, labels, tile=30)
+        predictions = predict(net.head, loss, features, labels, tile=30)
     logits = net.head(features)
-    assert torch.equal(predictions, logits.argmax(-1))
-    torch.testing.assert_close(cost, loss.cost(logits, labels), rtol=1e-6, atol=0)
+    assert torch.equal(predictions.classes, logits.argmax(-1))
+    torch.testing.assert_close(predictions.confidences, logits.softmax(-1).amax(-1))
+    torch.testing.assert_close(predictions.cost, loss.cost(logits, labels), rtol=1e-6, atol=0)
     assert live.peak < 0.2 * logits.nbytes
 
 
