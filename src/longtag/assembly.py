@@ -25,6 +25,7 @@ from longtag.errors import UsageError
 from longtag.folder import RunFolder
 from longtag.loggers.jsonl import JsonlLogger
 from longtag.model import TokenClassifier
+from longtag.model.layout_cache import Pattern
 from longtag.precision import NarrowModel, weights_are_narrow
 from longtag.provenance import provenance
 from longtag.tagger import Tagger
@@ -88,6 +89,11 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
     return Parts(crops, tagger, trainer, summary, best, metrics_file, facts)
 
 
+def pattern_of(config: DictConfig) -> Pattern:
+    """The pattern that a config names."""
+    return instantiate(config.pattern, _convert_="all")
+
+
 def _build(config: DictConfig, group: str, **given: Any) -> Any:
     """Instantiate one group of the config; input that it refuses is reported under the group's name."""
     # As a partial, so that what is given reaches the constructor as it is and is not merged into the config.
@@ -111,7 +117,7 @@ def _build_tagger(config: DictConfig, source: Source) -> Tagger:
         "model",
         inputs=source.inputs,
         num_classes=num_classes,
-        pattern=instantiate(config.pattern, _convert_="all"),
+        pattern=pattern_of(config),
         implementation=config.implementation,
         levers=_build(config, "memory"),
     )

@@ -47,6 +47,7 @@ def top_level(
     classes: int | None,
     resume: str,
     test: bool,
+    report: bool,
     monitor: str,
     folder: str,
 ) -> None:

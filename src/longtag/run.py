@@ -47,6 +47,8 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
     try:
         with float32_products(config.matmul_precision, parts.trainer.strategy.root_device):
             _fit_and_test(parts, resumed, test=config.test)
+        if config.report and parts.trainer.is_global_zero:
+            _report(folder, parts.trainer)
     finally:
         wandb.finish()
     if parts.trainer.is_global_zero:
@@ -78,6 +80,12 @@ def _fit_and_test(parts: Parts, resumed: Path | None, *, test: bool) -> None:
         raise
     finally:
         parts.summary.write(parts.trainer, status, failure)
+
+
+def _report(folder: RunFolder, trainer: L.Trainer) -> None:
+    from longtag.report.end_of_run import report_run  # matplotlib is not needed before
+
+    report_run(folder.path, trainer.loggers)
 
 
 def _global_step(checkpoint: Path | None) -> int:

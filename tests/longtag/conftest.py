@@ -23,6 +23,7 @@ TINY = (
     "model.d_ff=32",
     "pattern=window",
     "logger=none",
+    "report=false",
     "trainer.accelerator=cpu",
     "trainer.max_steps=4",
     "trainer.val_check_interval=2",

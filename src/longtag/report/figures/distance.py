@@ -1,0 +1,70 @@
+"""How far a pattern carries information: accuracy of tokens by the distance of what their label depends on."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from longtag.report.figures.picture import Picture
+from longtag.report.groups import Group
+from longtag.report.runs import Run
+from longtag.report.style import INK, Look, legend, new_figure, number, shares
+
+KEY = re.compile(r"(test|val)/accuracy_at_distance/(\d+)$")
+
+
+def accuracy_by_distance(groups: Sequence[Group], look_of: Mapping[str, Look]) -> Picture | None:
+    split = next((split for split in ("test", "val") if any(_distances(group.runs, split) for group in groups)), None)
+    if split is None:
+        return None
+    figure = new_figure(7.6, 3.7)
+    axes = figure.subplots()
+    for group in groups:
+        points = [(distance, group.spread(_figure(split, distance))) for distance in _distances(group.runs, split)]
+        known = [(distance, spread) for distance, spread in points if spread]
+        if not known:
+            continue
+        look, distances = look_of[group.variant], [distance for distance, _ in known]
+        axes.plot(
+            distances,
+            [spread.mean for _, spread in known],
+            color=look.colour,
+            linestyle=look.dash,
+            marker=look.marker,
+            label=group.variant,
+        )
+        low, high = [spread.low for _, spread in known], [spread.high for _, spread in known]
+        axes.fill_between(distances, low, high, color=look.colour, alpha=0.18, linewidth=0)
+    chance = _chance([run for group in groups for run in group.runs])
+    if chance is not None:
+        axes.axhline(chance, color=INK, linestyle=(0, (2, 2)), linewidth=1, label=f"chance, {number(round(chance, 3))}")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(number)
+    shares(axes, "y")
+    axes.set(
+        xlabel="distance, up to this many tokens", ylabel="test accuracy" if split == "test" else "validation accuracy"
+    )
+    axes.grid(True)
+    legend(figure, axes)
+    return Picture(
+        "accuracy_by_distance",
+        "Accuracy against distance",
+        "Accuracy of tokens whose label depends on another token, by the distance of the two; the band reaches over "
+        "the seeds. Chance is the share of the most frequent label.",
+        figure,
+    )
+
+
+def _distances(runs: Sequence[Run], split: str) -> list[int]:
+    found = (KEY.match(key) for run in runs for key in [*run.summary, *run.series])
+    return sorted({int(match[2]) for match in found if match and match[1] == split})
+
+
+def _figure(split: str, distance: int):
+    return lambda run: run.last(f"{split}/accuracy_at_distance/{distance}")
+
+
+def _chance(runs: Sequence[Run]) -> float | None:
+    """What always answering the most frequent label would get."""
+    for run in runs:
+        if run.evaluation and sum(run.evaluation["labelled"]):
+            return max(run.evaluation["labelled"]) / sum(run.evaluation["labelled"])
+    return None

@@ -1,0 +1,163 @@
+"""Runs that differ in their seed alone, put together, and named by what sets them apart from the others."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from longtag.report.pareto import Point, dominates
+from longtag.report.runs import Run
+
+SEED = "seed"
+NOT_COMPARED = (SEED, "folder", "resume", "report", "hydra", "logger", "callbacks")
+"""Options that say nothing of what was trained."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds of a group."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Spread | None":
+        """None where no value is known."""
+        known = [value for value in values if value is not None and np.isfinite(value)]
+        return cls(sum(known) / len(known), min(known), max(known)) if known else None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The figure by which runs are compared.
+
+    key:      under which it is logged, such as test/f1_macro.
+    of:       its value in a run.
+    """
+
+    key: str
+    of: Callable[[Run], float | None]
+
+    @property
+    def larger_is_better(self) -> bool:
+        return not self.key.endswith("loss")
+
+    @property
+    def name(self) -> str:
+        return in_words(self.key)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    options: what sets the group apart, by the name of the option.
+    task:    the options of the data among them in words; figures of different tasks are not compared.
+    variant: the other options in words.
+    on_front: whether no group of its task beats it in quality, memory and speed together.
+    """
+
+    options: dict[str, str]
+    task: str
+    variant: str
+    runs: Sequence[Run]
+    on_front: bool = False
+
+    def spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
+        return Spread.of(figure(run) for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a report of several runs is drawn from."""
+
+    groups: Sequence[Group]
+    quality: Quality
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(group.task for group in self.groups))
+
+    @property
+    def variants(self) -> list[str]:
+        return list(dict.fromkeys(group.variant for group in self.groups))
+
+    def of_task(self, task: str) -> list[Group]:
+        return [group for group in self.groups if group.task == task]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    names = _names_that_vary(runs)
+    members: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        members.setdefault(tuple(run.option(name) for name in names), []).append(run)
+    groups = [_group(dict(zip(names, values, strict=True)), alike) for values, alike in members.items()]
+    quality = choose_quality(runs)
+    return Comparison([replace(group, on_front=_is_on_front(group, groups, quality)) for group in groups], quality)
+
+
+def choose_quality(runs: Sequence[Run]) -> Quality:
+    """What most runs were told to monitor: of the test where any run has got that far, else the best so far."""
+    monitors = Counter(run.option("monitor") or "val/f1_macro" for run in runs)
+    monitor = monitors.most_common(1)[0][0]
+    tested = monitor.replace("val/", "test/", 1)
+    if any(run.last(tested) is not None for run in runs):
+        return Quality(tested, lambda run: run.last(tested))
+    return Quality(monitor, lambda run: run.best(monitor))
+
+
+def in_words(key: str) -> str:
+    """The key of a figure as a heading: test/f1_macro is `test F1 (macro)`."""
+    split, _, name = key.partition("/")
+    names = {"f1_macro": "F1 (macro)", "mcc": "Matthews correlation"}
+    return f"{ {'val': 'validation'}.get(split, split) } {names.get(name, name.replace('_', ' '))}"
+
+
+def _names_that_vary(runs: Sequence[Run]) -> list[str]:
+    names = dict.fromkeys(name for run in runs for name in run.overrides if not _is_left_out(name))
+    varying = [name for name in names if len({run.option(name) for run in runs}) > 1]
+    return sorted(varying, key=lambda name: not _is_of_data(name))
+
+
+def _is_left_out(name: str) -> bool:
+    return name.split(".")[0].split("/")[0] in NOT_COMPARED
+
+
+def _is_of_data(name: str) -> bool:
+    return name.split(".")[0] == "data"
+
+
+def _group(options: dict[str, str], runs: Sequence[Run]) -> Group:
+    task = {name: value for name, value in options.items() if _is_of_data(name)}
+    variant = {name: value for name, value in options.items() if not _is_of_data(name)}
+    return Group(options, _told(task), _told(variant) or _told(task) or runs[0].option("pattern") or runs[0].name, runs)
+
+
+def _told(options: dict[str, str]) -> str:
+    """A chosen file by its own name, any other option with the last part of its."""
+    return ", ".join(
+        value if name in ("pattern", "data") else f"{name.rsplit('.', 1)[-1]}={value or 'unknown'}"
+        for name, value in options.items()
+    )
+
+
+def _is_on_front(group: Group, groups: Sequence[Group], quality: Quality) -> bool:
+    point = _point(group, quality)
+    rivals = [_point(other, quality) for other in groups if other.task == group.task]
+    return point is not None and not any(dominates(rival, point) for rival in rivals if rival is not None)
+
+
+def _point(group: Group, quality: Quality) -> Point | None:
+    """None where a figure is not known."""
+    good, memory, speed = (
+        group.spread(figure) for figure in (quality.of, lambda run: run.peak_memory, lambda run: run.tokens_per_second)
+    )
+    if good is None or memory is None or speed is None:
+        return None
+    return Point(good.mean if quality.larger_is_better else -good.mean, -memory.mean, speed.mean)
