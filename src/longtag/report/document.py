@@ -88,9 +88,9 @@ def report_of_runs(runs: Sequence[Run], name: str) -> Document:
     """One comparison of several runs, a section for each task that their options set apart."""
     comparison = compare(runs)
     sections = [_section(comparison, task) for task in comparison.tasks]
-    shown = pattern_pictures([(group.variant, group.runs[0]) for group in comparison.groups])
+    shown = pattern_pictures([(group.pattern, group.runs[0]) for group in comparison.groups])
     if shown:
-        sections.append(Section("Patterns" if len(sections) > 1 else "", [shown]))
+        sections.append(Section("All tasks" if len(sections) > 1 else "", [shown]))
     seeds = len({run.option(SEED) for run in runs})
     variants = len(comparison.groups)
     return Document(
@@ -134,8 +134,8 @@ def _facts(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _fact(run: Run, name: str) -> str:
-    value = run.summary.get(name, run.option(name))
-    return f"{value:,}" if isinstance(value, int) else str(value or "")
+    value = str(run.summary.get(name, run.option(name)))
+    return f"{int(value):,}" if value.isdecimal() else value
 
 
 def _count(count: int, what: str) -> str:

@@ -1,7 +1,8 @@
 """Runs that differ in their seed alone, put together, and named by what sets them apart from the others."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from longtag.report.runs import Run
 SEED = "seed"
 NOT_COMPARED = (SEED, "folder", "resume", "report", "hydra", "logger", "callbacks")
 """Options that say nothing of what was trained."""
+
+LONGEST_VALUE = 24
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,14 @@ class Group:
     options: what sets the group apart, by the name of the option.
     task:    the options of the data among them in words; figures of different tasks are not compared.
     variant: the other options in words.
+    pattern: those of the pattern in words.
     on_front: whether no group of its task beats it in quality, memory and speed together.
     """
 
     options: dict[str, str]
     task: str
     variant: str
+    pattern: str
     runs: Sequence[Run]
     on_front: bool = False
 
@@ -73,12 +78,9 @@ class Group:
 class Comparison:
     """All that a report of several runs is drawn from."""
 
+    runs: Sequence[Run]
     groups: Sequence[Group]
     quality: Quality
-
-    @property
-    def runs(self) -> list[Run]:
-        return [run for group in self.groups for run in group.runs]
 
     @property
     def tasks(self) -> list[str]:
@@ -99,7 +101,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
         members.setdefault(tuple(run.option(name) for name in names), []).append(run)
     groups = [_group(dict(zip(names, values, strict=True)), alike) for values, alike in members.items()]
     quality = choose_quality(runs)
-    return Comparison([replace(group, on_front=_is_on_front(group, groups, quality)) for group in groups], quality)
+    groups = [replace(group, on_front=_is_on_front(group, groups, quality)) for group in groups]
+    return Comparison(runs, groups, quality)
 
 
 def choose_quality(runs: Sequence[Run]) -> Quality:
@@ -116,7 +119,7 @@ def in_words(key: str) -> str:
     """The key of a figure as a heading: test/f1_macro is `test F1 (macro)`."""
     split, _, name = key.partition("/")
     names = {"f1_macro": "F1 (macro)", "mcc": "Matthews correlation"}
-    return f"{ {'val': 'validation'}.get(split, split) } {names.get(name, name.replace('_', ' '))}"
+    return f"{ {'val': 'validation', 'train': 'training'}.get(split, split) } {names.get(name, name.replace('_', ' '))}"
 
 
 def _names_that_vary(runs: Sequence[Run]) -> list[str]:
@@ -126,25 +129,36 @@ def _names_that_vary(runs: Sequence[Run]) -> list[str]:
 
 
 def _is_left_out(name: str) -> bool:
-    return name.split(".")[0].split("/")[0] in NOT_COMPARED
+    return re.split(r"[.@/]", name)[0] in NOT_COMPARED
 
 
 def _is_of_data(name: str) -> bool:
-    return name.split(".")[0] == "data"
+    return _is_of(name, "data")
+
+
+def _is_of(name: str, group: str) -> bool:
+    return re.split(r"[.@/]", name)[0] == group
 
 
 def _group(options: dict[str, str], runs: Sequence[Run]) -> Group:
-    task = {name: value for name, value in options.items() if _is_of_data(name)}
-    variant = {name: value for name, value in options.items() if not _is_of_data(name)}
-    return Group(options, _told(task), _told(variant) or _told(task) or runs[0].option("pattern") or runs[0].name, runs)
+    task = told({name: value for name, value in options.items() if _is_of_data(name)})
+    variant = told({name: value for name, value in options.items() if not _is_of_data(name)})
+    pattern = told({"pattern": runs[0].option("pattern")} | {n: v for n, v in options.items() if _is_of(n, "pattern")})
+    return Group(options, task, variant or pattern or runs[0].name, pattern, runs)
 
 
-def _told(options: dict[str, str]) -> str:
-    """A chosen file by its own name, any other option with the last part of its."""
+def told(options: Mapping[str, str]) -> str:
+    """A chosen file by its own name, any other option with the last part of its; what is not known is left out."""
     return ", ".join(
-        value if name in ("pattern", "data") else f"{name.rsplit('.', 1)[-1]}={value or 'unknown'}"
+        shortened(value) if name in ("pattern", "data") else f"{name.rsplit('.', 1)[-1]}={shortened(value)}"
         for name, value in options.items()
+        if value
     )
+
+
+def shortened(value: str) -> str:
+    """Beginning and end of a long value; the tables have it whole."""
+    return value if len(value) <= LONGEST_VALUE else f"{value[: LONGEST_VALUE - 8]}…{value[-7:]}"
 
 
 def _is_on_front(group: Group, groups: Sequence[Group], quality: Quality) -> bool:

@@ -73,4 +73,6 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if len(lines) > 1:
         text = f"<details><summary>{escape(lines[-1])}</summary><pre>{text}</pre></details>"
+    if cell.note:
+        text += f"<small>{escape(cell.note)}</small>"
     return f'<td{kind} data-value="{escape(str(cell.value if len(lines) < 2 else lines[-1]))}">{text}</td>'

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -159,7 +160,12 @@ def _read_folder(folder: Path) -> list[Run]:
     sweep = _json(folder / "sweep.json")
     if sweep is not None:
         return [_read_job(folder, job) for job in sweep.get("jobs", [])]
-    return [read_run(path.parent) for path in sorted(folder.glob("**/.hydra")) if is_run(path.parent)]
+    return [read_run(path.parent) for path in sorted(folder.glob("**/.hydra"), key=_natural) if is_run(path.parent)]
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Job 2 before job 10."""
+    return [(int(digits or 0), text) for digits, text in re.findall(r"(\d*)(\D+|$)", str(path))]
 
 
 def _read_job(sweep: Path, job: Mapping[str, Any]) -> Run:

@@ -26,6 +26,11 @@ MARKERS = "osD^vPX"
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)))
 MUTED = "#8b949e"
 LEGEND_WIDTH = 30
+"""Characters."""
+
+LEGEND_LINE, LEGEND_GAP = 0.16, 0.08
+"""Inches: a line of text, and what lies between two names."""
+
 
 RC = {
     "font.size": 9.5,
@@ -116,11 +121,15 @@ def wrapped(name: str, width: int = LEGEND_WIDTH) -> str:
     return "\n".join(textwrap.wrap(name, width)) or name
 
 
-def legend(figure: Figure, axes: Axes, *, title: str | None = None) -> None:
-    """Beside the axes, where it hides no data."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend(figure: Figure, axes: Axes) -> None:
+    """Beside the axes, where it hides no data; the figure grows where there is much to name."""
+    handles, names = axes.get_legend_handles_labels()
+    labels = [wrapped(name) for name in names]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    needed = LEGEND_LINE * lines + LEGEND_GAP * (len(labels) + 1)
+    figure.set_figheight(max(figure.get_figheight(), needed))
     if handles:
-        figure.legend(handles, [wrapped(label) for label in labels], loc="outside right upper", title=title)
+        figure.legend(handles, labels, loc="outside right upper")
 
 
 def number(value: float, _: Any = None) -> str:
@@ -131,6 +140,11 @@ def number(value: float, _: Any = None) -> str:
         if abs(value) >= size:
             return f"{value / min(size, 1e3 if unit == 'k' else size):.4g}{unit}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def three_digits(value: float) -> str:
+    """0.257, 3.12, 3,500, 910k: as much as a table needs of what is measured and never twice the same."""
+    return number(float(f"{value:.3g}"))
 
 
 def scale(axes: Axes, which: str, values: Sequence[float] | np.ndarray, *, spans: float = 20) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 
 from longtag.report.groups import Comparison, Group, Quality, Spread, in_words
 from longtag.report.runs import Run
-from longtag.report.style import number
+from longtag.report.style import three_digits
 
 PIPED_WIDTH = 200
 """Characters of a line where the output is no terminal, which knows its own."""
@@ -20,10 +20,15 @@ PIPED_WIDTH = 200
 
 @dataclass(frozen=True)
 class Cell:
-    """What is read, and what is sorted by: a number, or the text itself."""
+    """text: what is read. value: what is sorted by, a number or the text itself. note: smaller, below the text."""
 
     text: str
     value: float | str = ""
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        return f"{self.text} ({self.note})" if self.note else self.text
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def comparison_table(comparison: Comparison) -> Table:
         rows.append([*names, _text(status_of(group)), front, *figures])
     return Table(
         "comparison",
-        "Runs that differ in their seed alone are one row: the mean, and in brackets the range.",
+        "Runs that differ in their seed alone are one row: the mean, and the range where there is one.",
         [*(options or ["run"]), "runs", "Pareto front", *(column.head for column in columns)],
         rows,
     )
@@ -147,7 +152,7 @@ def table_as_csv(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    rows = [[cell.text for cell in row] for row in table.rows]
+    rows = [[cell.line for cell in row] for row in table.rows]
     lines = [list(table.heads), ["---"] * len(table.heads), *rows]
     return "\n".join("| " + " | ".join(_one_line(text) for text in line) + " |" for line in lines) + "\n"
 
@@ -158,23 +163,22 @@ def print_table(table: Table, console: Console | None = None) -> None:
         console.width = PIPED_WIDTH
     grid = Grid(*table.heads, box=box.ASCII2)
     for row in table.rows:
-        grid.add_row(*(cell.text for cell in row))
+        grid.add_row(*("\n".join(filter(None, (cell.text, cell.note))) for cell in row))
     console.print(grid, markup=False)
 
 
 def status_of(group: Group) -> str:
     """How many runs of a group ended how, such as `2 completed, 1 failed`."""
     found = dict.fromkeys(run.status for run in group.runs)
-    return ", ".join(f"{sum(run.status == status for run in group.runs)} {status}" for status in found)
+    return ", ".join(f"{sum(run.status == status for run in group.runs)}\N{NO-BREAK SPACE}{status}" for status in found)
 
 
 def _spread_cell(spread: Spread | None, digits: int | None) -> Cell:
     if spread is None:
         return Cell("-", "")
-    written = (lambda value: f"{value:.{digits}f}") if digits is not None else number
-    texts = [written(value) for value in (spread.mean, spread.low, spread.high)]
-    is_range = spread.high > spread.low and texts[1] != texts[2]
-    return Cell(f"{texts[0]} ({texts[1]} to {texts[2]})" if is_range else texts[0], spread.mean)
+    written = (lambda value: f"{value:.{digits}f}") if digits is not None else three_digits
+    mean, low, high = (written(value) for value in (spread.mean, spread.low, spread.high))
+    return Cell(mean, spread.mean, f"{low} to {high}" if low != high else "")
 
 
 def _text(text: str) -> Cell:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from longtag.report.figures.picture import Picture
-from longtag.report.groups import Group
+from longtag.report.groups import Group, shortened
 from longtag.report.runs import Run
 from longtag.report.style import COLOURS, INK, new_figure, number, shares, wrapped
 
@@ -14,25 +14,25 @@ PREFIXES = ("test/f1/", "val/f1/")
 
 
 def f1_by_class(groups: Sequence[Group]) -> Picture | None:
-    """A row for each class, a column for each variant."""
+    """A row for each variant, a column for each class."""
     prefix = next((prefix for prefix in PREFIXES if any(_classes(group.runs, prefix) for group in groups)), None)
     if prefix is None:
         return None
-    columns = [group for group in groups if _classes(group.runs, prefix)]
-    names = list(dict.fromkeys(name for group in columns for name in _classes(group.runs, prefix)))
-    table = np.full((len(names), len(columns)), np.nan)
-    for column, group in enumerate(columns):
-        for row, name in enumerate(names):
+    rows = [group for group in groups if _classes(group.runs, prefix)]
+    names = list(dict.fromkeys(name for group in rows for name in _classes(group.runs, prefix)))
+    table = np.full((len(rows), len(names)), np.nan)
+    for row, group in enumerate(rows):
+        for column, name in enumerate(names):
             spread = group.spread(lambda run, key=prefix + name: run.last(key))
             table[row, column] = np.nan if spread is None else spread.mean
-    figure = new_figure(max(4.5, 2.4 + 0.85 * len(columns)), 1.7 + 0.3 * len(names))
+    labels = [wrapped(group.variant) for group in rows]
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure = new_figure(3.2 + 0.55 * len(names), 1.6 + max(0.3, 0.17 * lines) * len(rows))
     axes = figure.subplots()
     draw_shares(axes, table, digits=2)
-    axes.set_yticks(range(len(names)), [wrapped(name, 28) for name in names])
-    labels = [wrapped(group.variant, 24) for group in columns]
-    axes.set_xticks(range(len(columns)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), labels)
+    axes.set_xticks(range(len(names)), list(map(shortened, names)), rotation=40, ha="right", rotation_mode="anchor")
     split = "test" if prefix == PREFIXES[0] else "validation"
-    axes.set_ylabel("class")
     return Picture(
         "f1_by_class",
         "F1 of each class",
@@ -53,15 +53,15 @@ def class_scores(run: Run) -> Picture | None:
         return None
     figure = new_figure(8.4, 1.1 + 0.3 * len(occurs))
     axes = figure.subplots()
-    rows = range(len(occurs))
-    for name, values, marker, colour in (
-        ("precision", _ratio(right, predicted), ">", COLOURS[4]),
-        ("recall", _ratio(right, labelled), "<", COLOURS[0]),
-        ("F1", _ratio(2 * right, labelled + predicted), "o", INK),
+    rows = np.arange(len(occurs))
+    for name, values, marker, colour, shift in (
+        ("precision", _ratio(right, predicted), "v", COLOURS[4], -0.22),
+        ("F1", _ratio(2 * right, labelled + predicted), "o", INK, 0),
+        ("recall", _ratio(right, labelled), "^", COLOURS[0], 0.22),
     ):
-        axes.plot(values[occurs], rows, linestyle="", label=name, marker=marker, color=colour, clip_on=False)
+        axes.plot(values[occurs], rows + shift, linestyle="", label=name, marker=marker, color=colour, clip_on=False)
     names = run.evaluation["class_names"]
-    axes.set_yticks(rows, [f"{wrapped(names[place], 28)}  ({number(labelled[place])})" for place in occurs])
+    axes.set_yticks(rows, [f"{shortened(names[place])}  ({number(labelled[place])})" for place in occurs])
     axes.set_ylim(len(occurs) - 0.5, -0.5)
     shares(axes, "x")
     axes.set(xlabel="share", ylabel="class  (labelled tokens)")

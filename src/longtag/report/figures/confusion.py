@@ -4,8 +4,9 @@ import numpy as np
 
 from longtag.report.figures.classes import draw_shares
 from longtag.report.figures.picture import Picture
+from longtag.report.groups import shortened
 from longtag.report.runs import Run
-from longtag.report.style import new_figure, number, wrapped
+from longtag.report.style import new_figure, number
 
 MOST_NUMBERED = 24
 
@@ -21,7 +22,7 @@ def confusion_matrix(run: Run) -> Picture | None:
     counts = counts[np.ix_(occurs, occurs)]
     totals = counts.sum(1)
     table = np.divide(counts, totals[:, None], out=np.full_like(counts, np.nan), where=totals[:, None] > 0)
-    names = [wrapped(run.evaluation["class_names"][place], 24) for place in occurs]
+    names = [shortened(run.evaluation["class_names"][place]) for place in occurs]
     side = 0.42 * min(len(occurs), MOST_NUMBERED)
     figure = new_figure(3.4 + 1.15 * side, 2.2 + side)
     axes = figure.subplots()

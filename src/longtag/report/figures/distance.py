@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from matplotlib.ticker import StrMethodFormatter
+
 from longtag.report.figures.picture import Picture
 from longtag.report.groups import Group
 from longtag.report.runs import Run
@@ -37,7 +39,7 @@ def accuracy_by_distance(groups: Sequence[Group], look_of: Mapping[str, Look]) -
     if chance is not None:
         axes.axhline(chance, color=INK, linestyle=(0, (2, 2)), linewidth=1, label=f"chance, {number(round(chance, 3))}")
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(number)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     shares(axes, "y")
     axes.set(
         xlabel="distance, up to this many tokens", ylabel="test accuracy" if split == "test" else "validation accuracy"

@@ -13,6 +13,8 @@ from longtag.report.style import COLOURS, DASHES, Look, legend, new_figure, scal
 
 FEW_POINTS = 30
 STEPS = "optimizer step"
+LOSSES = ("train/loss", "val/loss")
+SCORES = ("val/accuracy", "val/f1_macro", "val/mcc")
 
 
 def learning_curves(groups: Sequence[Group], monitor: str, look_of: Mapping[str, Look]) -> Picture | None:
@@ -25,7 +27,7 @@ def learning_curves(groups: Sequence[Group], monitor: str, look_of: Mapping[str,
     for axes, key in zip(panels, keys, strict=True):
         lines = [(group.variant, curve(group.runs, key)) for group in groups]
         draw_lines(axes, [(name, line, look_of[name]) for name, line in lines if line])
-        axes.set(xlabel=STEPS, ylabel=_label(key))
+        axes.set(xlabel=STEPS, ylabel=in_words(key))
     legend(figure, max(panels, key=lambda axes: len(axes.lines)))
     return Picture(
         "learning_curves",
@@ -38,20 +40,17 @@ def learning_curves(groups: Sequence[Group], monitor: str, look_of: Mapping[str,
 
 def learning_curve(run: Run) -> Picture | None:
     """Losses on the left, scores of the validation on the right."""
-    panels_of = [
-        [key for key in keys if curve([run], key)]
-        for keys in (("train/loss", "val/loss"), ("val/accuracy", "val/f1_macro", "val/mcc"))
-    ]
+    panels_of = [[key for key in keys if curve([run], key)] for keys in (LOSSES, SCORES)]
     panels_of = [keys for keys in panels_of if keys]
     if not panels_of:
         return None
     figure = new_figure(4.6 * len(panels_of), 3.4)
     for axes, keys in zip(figure.subplots(1, len(panels_of), squeeze=False)[0], panels_of, strict=True):
-        names = [in_words(key) for key in keys]
+        names = [in_words(key).removeprefix("validation ") if key not in LOSSES else in_words(key) for key in keys]
         marks = [Look(COLOURS[place], "osD"[place], DASHES[0]) for place in range(len(keys))]
         lines = [curve([run], key) for key in keys]
         draw_lines(axes, [(name, line, look) for name, line, look in zip(names, lines, marks, strict=True) if line])
-        axes.set(xlabel=STEPS, ylabel="loss" if keys[0].endswith("loss") else "score")
+        axes.set(xlabel=STEPS, ylabel="loss" if keys[0] in LOSSES else "validation score")
         # Above the axes, where no line can run through it.
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(keys), borderaxespad=0.2, columnspacing=1)
     return Picture("learning_curve", "Learning curve", "Loss and validation scores over the steps.", figure)
@@ -75,7 +74,3 @@ def draw_lines(axes: Axes, lines: Sequence[tuple[str, Curve, Look]]) -> None:
         scale(axes, "y", np.concatenate([line.mean for _, line, _ in lines]))
         scale(axes, "x", [0])
     axes.grid(True)
-
-
-def _label(key: str) -> str:
-    return "training loss" if key == "train/loss" else in_words(key)

@@ -11,11 +11,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from longtag.report.figures.picture import Picture
+from longtag.report.groups import shortened
 from longtag.report.runs import Run
-from longtag.report.style import COLOURS, MUTED, new_figure, number, shares, wrapped
+from longtag.report.style import COLOURS, MUTED, new_figure, number
 
-CLASS_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
-WRONG, RIGHT = to_rgb("#d55e00"), (0.0, 0.0, 0.0, 0.0)
+CLASS_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442")
+WRONG = to_rgb("#d55e00")
 ROWS = ("label", "prediction", "error")
 
 
@@ -30,10 +31,10 @@ def example_stretches(run: Run) -> Picture | None:
     parts = np.atleast_1d(figure.subfigures(len(stretches), 1))
     for part, stretch, track in zip(parts, stretches, tracks, strict=True):
         _draw(part, stretch, track, shown)
-    handles = [Patch(color=CLASS_COLOURS[place], label=wrapped(names[label], 24)) for place, label in enumerate(shown)]
+    handles = [Patch(color=CLASS_COLOURS[place], label=shortened(names[label])) for place, label in enumerate(shown)]
     if len({int(label) for track in tracks for label in np.unique(track) if label >= 0}) > len(shown):
         handles.append(Patch(color=MUTED, label="other classes"))
-    handles.append(Patch(color=WRONG, label="error", hatch=""))
+    handles.append(Patch(color=WRONG, label="error"))
     figure.legend(handles=handles, loc="outside right upper")
     return Picture(
         "example_stretches",
@@ -53,9 +54,8 @@ def _draw(figure: SubFigure, stretch: dict[str, Any], track: np.ndarray, shown: 
     )
     cells = np.linspace(start, start + length, len(stretch["confidence"]) + 1)
     confidence.stairs(stretch["confidence"], cells, color=COLOURS[0], fill=True, alpha=0.5)
-    shares(confidence, "y")
     confidence.set_ylim(0, 1.05)
-    confidence.yaxis.set_major_locator(MaxNLocator(nbins=2))
+    confidence.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     confidence.set_ylabel("confidence", rotation=0, ha="right", va="center")
     confidence.set_xlabel("position in the crop, tokens")
     confidence.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
@@ -71,7 +71,6 @@ def _draw_tracks(axes: Axes, track: np.ndarray, shown: Sequence[int], start: int
             colours[row][classes == label] = (*to_rgb(CLASS_COLOURS[place]), 1)
     labelled = track[0] >= 0
     colours[2][labelled & (track[0] != track[1])] = (*WRONG, 1)
-    # Neighbouring rows are set apart by bars of nothing.
     for row, classes in enumerate(colours):
         axes.imshow(
             classes[None],
@@ -82,7 +81,7 @@ def _draw_tracks(axes: Axes, track: np.ndarray, shown: Sequence[int], start: int
     axes.set(xlim=(start, start + length), ylim=(3, 0))
     axes.set_yticks([0.5, 1.5, 2.5], ROWS)
     axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", labelbottom=False)
+    axes.tick_params(axis="x", bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
 
 
