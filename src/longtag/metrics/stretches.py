@@ -58,17 +58,18 @@ class ExampleStretches:
             self._num_crops += 1
 
     def chosen(self) -> list[Example]:
-        """The examples, the one with most errors first; a stretch chosen for two reasons is there once."""
-        found: list[Example] = []
-        candidates = {
-            "most errors": self._most_errors,
-            "typical": self._typical(),
-            "most changes of label": self._liveliest[1] if self._liveliest else None,
-        }
-        for why, stretch in candidates.items():
-            if stretch is not None and all(stretch[:2] != example.stretch[:2] for example in found):
-                found.append(Example(why, stretch))
-        return found
+        """The examples, the one with most errors first; a stretch chosen for two reasons is there once, with both."""
+        reasons: dict[tuple[int, int], list[str]] = {}
+        found: dict[tuple[int, int], Stretch] = {}
+        for why, stretch in (
+            ("most errors", self._most_errors),
+            ("typical", self._typical()),
+            ("most changes of label", self._liveliest[1] if self._liveliest else None),
+        ):
+            if stretch is not None:
+                reasons.setdefault(stretch[:2], []).append(why)
+                found[stretch[:2]] = stretch
+        return [Example(", ".join(reasons[place]), stretch) for place, stretch in found.items()]
 
     def _add_crop(self, labels: Tensor, predictions: Tensor, confidences: Tensor) -> None:
         length = min(self.length, len(labels))

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from hydra.errors import HydraException
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from omegaconf.errors import OmegaConfBaseException
 
 from longtag.assembly import pattern_of
 from longtag.report.figures.picture import Picture
@@ -79,7 +81,7 @@ def pattern_pictures(runs: Sequence[tuple[str, Run]]) -> Picture | None:
 def _map(name: str, run: Run) -> _Map | None:
     try:
         layout = pattern_of(run.config)(int(run.option("tokens"))).to("cpu")
-    except (ValueError, TypeError, OSError, AttributeError, KeyError):
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError):
         return None  # a table that was moved, options of another version
     if layout.depends_on_inputs:
         return None
