@@ -3,14 +3,14 @@
 import json
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from longtag.errors import UsageError
-from longtag.metrics.calibration import Calibration
+from longtag.metrics import Calibration, TokenMetrics
 from longtag.metrics.stretches import Example, ExampleStretches
 from longtag.tagger import Batch, Tagger
 from sparse_attention.pictures.file import write_whole
@@ -60,7 +60,7 @@ class Evaluation(Callback):
             self.stretches.add(classes, confidences, labels)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Tagger) -> None:
-        metrics = pl_module.test_scores.metrics
+        metrics = cast(TokenMetrics, pl_module.test_scores.metrics)
         # All processes take part in both sums; Lightning resets the metrics only after this.
         with metrics.sync_context():
             confusion = metrics.confusion.cpu()

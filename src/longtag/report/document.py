@@ -16,7 +16,7 @@ from longtag.report.figures.picture import Picture
 from longtag.report.figures.stretches import example_stretches
 from longtag.report.figures.trade_off import trade_off
 from longtag.report.groups import SEED, Comparison, compare
-from longtag.report.runs import MEMORY_TIMELINE, Run
+from longtag.report.runs import Run
 from longtag.report.style import looks, number
 from longtag.report.tables import Table, as_csv, comparison_table, runs_table, scores_table, table_as_csv
 from longtag.report.tables import unfinished_table as unfinished
@@ -71,15 +71,13 @@ def report_of_run(run: Run) -> Document:
         example_stretches(run),
         pattern_pictures([(run.option("pattern"), run)]),
     )
-    timeline = run.folder / "figures" / MEMORY_TIMELINE if run.folder else None
-    images = [timeline] if timeline and timeline.is_file() else []
     return Document(
         title=f"Run {run.name}",
         lead=f"{run.status}, {_count(run.steps, 'step')}",
         facts=_facts([run]) | {"options": " ".join(f"{name}={value}" for name, value in run.overrides.items())},
         table=table,
         csv=table_as_csv(table),
-        sections=[Section("", [picture for picture in drawn if picture], images)],
+        sections=[Section("", [picture for picture in drawn if picture], run.memory_timelines)],
         problems=unfinished([run]),
     )
 

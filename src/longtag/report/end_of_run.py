@@ -39,4 +39,6 @@ def _log(logger: WandbLogger, document: Document, pngs: dict[str, bytes]) -> Non
         # A column holds one type in W&B, and nothing is no number.
         data = [[None if value == "" else value for value in row] for row in rows]
         media[f"report/{table.name}"] = wandb.Table(columns=list(table.heads), data=data)
-    logger.experiment.log(media)
+    logger.log_metrics(media)  # pyright: ignore[reportArgumentType]
+    # Waits for loggers that send in a thread of their own: the W&B run is about to be closed.
+    logger.finalize("success")

@@ -14,7 +14,7 @@ SEED = "seed"
 NOT_COMPARED = (SEED, "folder", "resume", "report", "hydra", "logger", "callbacks")
 """Options that say nothing of what was trained."""
 
-LONGEST_VALUE = 24
+LONGEST_VALUE = 18
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from longtag.errors import UsageError
 
 PEAK_MEMORY = ("memory/peak_allocated_gib", "memory/peak_rss_gib")
 SPEED = "throughput/tokens_per_second"
-MEMORY_TIMELINE = "memory_timeline.png"
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,14 @@ class Run:
         """Of the median step: the first ones compile and fill caches."""
         values = self._finite(SPEED)
         return float(np.median(values)) if len(values) else None
+
+    @property
+    def memory_timelines(self) -> list[Path]:
+        """Pictures of the memory within a step, which debug=memory and a run out of memory leave."""
+        figures = self.folder / "figures" if self.folder else None
+        return (
+            [] if figures is None else [*sorted(figures.glob("memory_step_*.png")), *figures.glob("out_of_memory.png")]
+        )
 
     def _finite(self, key: str) -> np.ndarray:
         values = self.series[key].values if key in self.series else np.empty(0)

@@ -32,7 +32,7 @@ LEGEND_LINE, LEGEND_GAP = 0.16, 0.08
 """Inches: a line of text, and what lies between two names."""
 
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 9.5,
     "font.family": "DejaVu Sans",
     "text.parse_math": False,

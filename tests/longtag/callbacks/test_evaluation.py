@@ -14,12 +14,13 @@ from ..conftest import run_in_folder
 
 
 def test_what_a_run_writes_is_what_a_direct_pass_over_its_test_crops_gives(tiny, tmp_path):
-    configs = tiny("trainer.max_steps=2", "callbacks.evaluation.num_bins=5", "callbacks.evaluation.stretch_tokens=16")
-    run_in_folder(configs)
+    options = ("callbacks.evaluation.num_bins=5", "callbacks.evaluation.stretch_tokens=16")
+    config, hydra_config = tiny("trainer.max_steps=2", *options)
+    run_in_folder((config, hydra_config))
     written = json.loads((tmp_path / "run/figures/evaluation.json").read_text())
 
     with RunFolder(tmp_path / "other") as folder:
-        parts = assemble(*configs, folder)
+        parts = assemble(config, hydra_config, folder)
     best = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     parts.tagger.load_state_dict(best["state_dict"])
     crops = list(parts.crops.test_dataloader())

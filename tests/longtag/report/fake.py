@@ -21,6 +21,7 @@ PATTERNS: dict[str, dict[str, Any]] = {
     "longformer": {"_target_": "sparse_attention.patterns.longformer", "window": 16, "num_global": 2},
     "logsparse": {"_target_": "sparse_attention.patterns.logsparse", "window": 2},
 }
+PARTS = {"weights": 0.1, "gradients": 0.1, "optimizer_states": 0.2, "activations": 0.5, "temporary": 0.1}
 # Final quality, peak memory in GiB and tokens per second, roughly as such patterns come out.
 FIGURES = {
     "window": (0.71, 3.1, 910_000),
@@ -158,6 +159,7 @@ def _lines(rng: np.random.Generator, steps: int, quality: float, memory: float, 
         lines.append({
             "step": step, "time": 1e9 + step, "train/loss": loss, "memory/peak_allocated_gib": held,
             "throughput/tokens_per_second": pace, "throughput/step_ms": 1e8 / pace,
+            **{f"memory/{part}_gib": share * held for part, share in PARTS.items()},
         })  # fmt: skip
         if (step + 1) % max(steps // 10, 1) == 0:
             so_far = quality * (1 - 0.6 * np.exp(-5 * progress))

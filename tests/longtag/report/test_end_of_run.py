@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import wandb
+from lightning.pytorch.loggers import WandbLogger
 
-from longtag.loggers.wandb import wandb_logger
 from longtag.report import end_of_run
 from longtag.report.end_of_run import report_run
 
@@ -39,7 +40,7 @@ def test_a_run_does_not_fail_with_its_report(tiny, tmp_path, monkeypatch):
 
 def test_figures_are_logged_after_the_last_step_of_the_run(tmp_path):
     folder = fake.write_run(tmp_path / "0", tokens=2000, steps=5)
-    logger = wandb_logger(folder=tmp_path, run_id="abc", mode="offline")
+    logger = WandbLogger(save_dir=tmp_path, id="abc", offline=True, settings=wandb.Settings(silent=True))
     logger.log_metrics({"val/loss": 1.0}, step=5)
     report_run(folder, [logger])
     assert logger.experiment.summary["val/loss"] == 1.0

@@ -65,8 +65,10 @@ def _figure(split: str, distance: int):
 
 
 def _chance(runs: Sequence[Run]) -> float | None:
-    """What always answering the most frequent label would get."""
+    """What always answering the most frequent label would get: as the run says itself, or in its test."""
     for run in runs:
+        if isinstance(run.summary.get("chance"), float):
+            return run.summary["chance"]
         if run.evaluation and sum(run.evaluation["labelled"]):
             return max(run.evaluation["labelled"]) / sum(run.evaluation["labelled"])
     return None

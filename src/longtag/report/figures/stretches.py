@@ -28,7 +28,7 @@ def example_stretches(run: Run) -> Picture | None:
     tracks = [np.stack([_decoded(stretch["labels"]), _decoded(stretch["predictions"])]) for stretch in stretches]
     shown = _most_frequent(tracks)
     figure = new_figure(9.4, 0.6 + 1.9 * len(stretches))
-    parts = np.atleast_1d(figure.subfigures(len(stretches), 1))
+    parts = figure.subfigures(len(stretches), 1, squeeze=False)[:, 0]
     for part, stretch, track in zip(parts, stretches, tracks, strict=True):
         _draw(part, stretch, track, shown)
     handles = [Patch(color=CLASS_COLOURS[place], label=shortened(names[label])) for place, label in enumerate(shown)]
