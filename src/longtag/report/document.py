@@ -74,7 +74,7 @@ def report_of_run(run: Run) -> Document:
     return Document(
         title=f"Run {run.name}",
         lead=f"{run.status}, {_count(run.steps, 'step')}",
-        facts=_facts([run]) | {"options": " ".join(f"{name}={value}" for name, value in run.overrides.items())},
+        facts=_facts([run]) | ({"options": run.command} if run.overrides else {}),
         table=table,
         csv=table_as_csv(table),
         sections=[Section("", [picture for picture in drawn if picture], run.memory_timelines)],

@@ -95,11 +95,20 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
+    """Put runs into groups that differ in an option, named by that option, and look which are on the front."""
     names = _names_that_vary(runs)
     members: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         members.setdefault(tuple(run.option(name) for name in names), []).append(run)
     groups = [_group(dict(zip(names, values, strict=True)), alike) for values, alike in members.items()]
+    # Long values that differ in their middle alone.
+    count = Counter((group.task, group.variant) for group in groups)
+    groups = [
+        replace(group, variant=f"{group.variant} ({group.runs[0].name})")
+        if count[group.task, group.variant] > 1
+        else group
+        for group in groups
+    ]
     quality = choose_quality(runs)
     groups = [replace(group, on_front=_is_on_front(group, groups, quality)) for group in groups]
     return Comparison(runs, groups, quality)

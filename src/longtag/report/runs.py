@@ -70,6 +70,11 @@ class Run:
             return ""
         return "" if value is None else str(value)
 
+    @property
+    def command(self) -> str:
+        """The options as they were given."""
+        return " ".join(f"{name}={value}" for name, value in self.overrides.items())
+
     def last(self, key: str) -> float | None:
         """The last finite value of a figure."""
         value = self.summary.get(key)

@@ -121,15 +121,17 @@ def wrapped(name: str, width: int = LEGEND_WIDTH) -> str:
     return "\n".join(textwrap.wrap(name, width)) or name
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """Beside the axes, where it hides no data; the figure grows where there is much to name."""
-    handles, names = axes.get_legend_handles_labels()
-    labels = [wrapped(name) for name in names]
-    lines = sum(label.count("\n") + 1 for label in labels)
-    needed = LEGEND_LINE * lines + LEGEND_GAP * (len(labels) + 1)
+def legend(figure: Figure, *panels: Axes) -> None:
+    """Of all panels, beside them, where it hides no data; the figure grows where there is much to name."""
+    named: dict[str, Any] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(wrapped(name), handle)
+    lines = sum(label.count("\n") + 1 for label in named)
+    needed = LEGEND_LINE * lines + LEGEND_GAP * (len(named) + 1)
     figure.set_figheight(max(figure.get_figheight(), needed))
-    if handles:
-        figure.legend(handles, labels, loc="outside right upper")
+    if named:
+        figure.legend(list(named.values()), list(named), loc="outside right upper")
 
 
 def number(value: float, _: Any = None) -> str:

@@ -109,7 +109,7 @@ def unfinished_table(runs: Sequence[Run]) -> Table | None:
         [
             _text(run.name),
             _text(run.status),
-            _text(" ".join(f"{name}={value}" for name, value in run.overrides.items())),
+            _text(run.command),
             _text((run.error or "").strip()),
         ]
         for run in runs

@@ -69,6 +69,13 @@ def test_options_of_the_data_make_tasks_and_the_others_variants(tmp_path):
     ]
 
 
+def test_variants_whose_long_values_are_shortened_alike_keep_names_of_their_own(tmp_path):
+    for number in range(2):
+        fake.write_run(tmp_path / f"run {number}", overrides=[f"pattern.path=/a/long/path/{number}/to/a/table.npy"])
+    variants = [group.variant for group in compare(read([tmp_path])).groups]
+    assert variants == ["path=/a/long/pa…ble.npy (run 0)", "path=/a/long/pa…ble.npy (run 1)"]
+
+
 def test_an_option_that_one_run_left_at_its_default_is_read_from_its_config(tmp_path):
     fake.write_run(tmp_path / "0", overrides=["tokens=5000"])
     fake.write_run(tmp_path / "1")

@@ -8,6 +8,7 @@ from longtag.report.style import COLOURS, INK, MUTED, new_figure, shares
 
 
 def reliability_diagram(run: Run) -> Picture | None:
+    """Accuracy by confidence above, how many tokens have it below."""
     if run.evaluation is None:
         return None
     bins = run.evaluation["calibration"]

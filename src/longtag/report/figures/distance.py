@@ -14,6 +14,7 @@ KEY = re.compile(r"(test|val)/accuracy_at_distance/(\d+)$")
 
 
 def accuracy_by_distance(groups: Sequence[Group], look_of: Mapping[str, Look]) -> Picture | None:
+    """A line for each group over the upper bounds of ranges of distance; of the test, else of the validation."""
     split = next((split for split in ("test", "val") if any(_distances(group.runs, split) for group in groups)), None)
     if split is None:
         return None

@@ -28,7 +28,7 @@ def learning_curves(groups: Sequence[Group], monitor: str, look_of: Mapping[str,
         lines = [(group.variant, curve(group.runs, key)) for group in groups]
         draw_lines(axes, [(name, line, look_of[name]) for name, line in lines if line])
         axes.set(xlabel=STEPS, ylabel=in_words(key))
-    legend(figure, max(panels, key=lambda axes: len(axes.lines)))
+    legend(figure, *panels)
     return Picture(
         "learning_curves",
         "Learning curves",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from longtag.report.curves import curve
 from longtag.report.figures.learning import STEPS, draw_lines
@@ -78,6 +79,6 @@ def _name(keys: set[str]) -> str:
     return "peak resident memory, GiB" if keys == {PEAK_MEMORY[1]} else "peak memory, GiB"
 
 
-def _start_at_zero(axes) -> None:
+def _start_at_zero(axes: Axes) -> None:
     if axes.get_yscale() == "linear":
         axes.set_ylim(0, axes.get_ylim()[1] * 1.05)

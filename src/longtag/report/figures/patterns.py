@@ -47,8 +47,8 @@ def pattern_pictures(runs: Sequence[tuple[str, Run]]) -> Picture | None:
     rows = -(-len(maps) // columns)
     figure = new_figure(max(4.2, 2.35 * columns + 0.4), 2.6 * rows + 0.9, layout="compressed")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    seen = np.concatenate([one.shares[np.isfinite(one.shares)] for one in maps] or [np.ones(1)])
-    norm = LogNorm(min(float(seen.min()), 99.0), 100)
+    seen = np.concatenate([one.shares[np.isfinite(one.shares)] for one in maps])
+    norm = LogNorm(seen.min(initial=50), 100)
     image = None
     for place, (axes, one) in enumerate(zip(panels, maps, strict=False)):
         extent = (0, one.tokens, one.tokens, 0)

@@ -21,6 +21,7 @@ ROWS = ("label", "prediction", "error")
 
 
 def example_stretches(run: Run) -> Picture | None:
+    """Four rows for each stretch: label, prediction, error, confidence."""
     if run.evaluation is None or not run.evaluation["stretches"]:
         return None
     stretches = run.evaluation["stretches"]

@@ -16,6 +16,7 @@ AXES: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
 
 
 def trade_off(groups: Sequence[Group], quality: Quality, look_of: Mapping[str, Look]) -> Picture | None:
+    """A point for each group, in a panel for each cost that is known."""
     drawn = [(label, cost) for label, cost in AXES if any(_is_known(group, quality, cost) for group in groups)]
     if not drawn:
         return None
@@ -33,7 +34,7 @@ def trade_off(groups: Sequence[Group], quality: Quality, look_of: Mapping[str, L
     better = "more" if quality.larger_is_better else "less"
     panels[0].set_ylabel(f"{quality.name}  ({better} is better)")
     panels[0].yaxis.set_major_formatter(number)
-    legend(figure, panels[0])
+    legend(figure, *panels)
     return Picture(
         "trade_off",
         "Quality against memory and speed",
