@@ -151,10 +151,15 @@ class _BehindAttention(torch.autograd.Function):
             d_x, d_attended = halves.backward(d_out, attended, _Kept._make(kept), 0)
             return d_x, d_attended, None, None, None, *halves.gradients()
         x, attended = ctx.inputs.read()
-        d_x, d_attended = torch.empty_like(x), torch.empty_like(attended)
+        d_x = torch.empty(x.shape, dtype=settings.stream, device=x.device)
+        # Where nothing lies between the sum and `attended`, both gradients are one.
+        is_one = ctx.weights.out_weight is None and settings.dropout == 0 and attended.dtype == settings.stream
+        d_attended = d_x if is_one else torch.empty_like(attended)
         for rows in _tiles(x.shape[0], settings.tile):
             kept = halves.forward(x[rows], attended[rows], rows.start)[1]
-            halves.backward(d_out[rows], attended[rows], kept, rows.start, d_x[rows], d_attended[rows])
+            halves.backward(
+                d_out[rows], attended[rows], kept, rows.start, d_x[rows], None if is_one else d_attended[rows]
+            )
             del kept
         return d_x, d_attended, None, None, None, *halves.gradients()
 

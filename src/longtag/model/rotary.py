@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from longtag.fused.support import why_not
 from longtag.model.position import waves
 
 CHUNK_ELEMENTS = 2**24
@@ -54,7 +55,7 @@ class _RotateInPlace(torch.autograd.Function):
     def forward(
         ctx: Any, projected: Tensor, shape_bn3hd: tuple[int, ...], cos: Tensor, sin: Tensor, owns_gradient: bool
     ) -> Tensor:
-        _rotate(projected.view(shape_bn3hd), cos, sin)
+        _rotate(projected.view(shape_bn3hd), cos, sin, back=False)
         ctx.mark_dirty(projected)
         ctx.save_for_backward(cos, sin)
         ctx.shape_bn3hd, ctx.owns_gradient = shape_bn3hd, owns_gradient
@@ -67,12 +68,18 @@ class _RotateInPlace(torch.autograd.Function):
         if not (ctx.owns_gradient and grad.is_contiguous()):
             # It may be shared with other nodes of the graph.
             grad = grad.clone(memory_format=torch.contiguous_format)
-        _rotate(grad.view(ctx.shape_bn3hd), cos, -sin)
+        _rotate(grad.view(ctx.shape_bn3hd), cos, sin, back=True)
         return grad, None, None, None, None
 
 
-def _rotate(projected_bn3hd: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """A sine of the other sign turns back."""
+def _rotate(projected_bn3hd: Tensor, cos: Tensor, sin: Tensor, *, back: bool) -> None:
+    """back: turn the other way."""
+    if why_not(projected_bn3hd) is None:
+        from longtag.fused.rotate import rotate_  # imports triton
+
+        rotate_(projected_bn3hd, cos, sin, back=back)
+        return
+    sin = -sin if back else sin
     qk_bn2hd = projected_bn3hd[:, :, :2]
     step = max(1, CHUNK_ELEMENTS // (qk_bn2hd.numel() // qk_bn2hd.shape[1]))
     for part, part_cos, part_sin in zip(qk_bn2hd.split(step, 1), cos.split(step), sin.split(step), strict=True):
