@@ -2,12 +2,13 @@
 
 from longtag.data.datamodule import CropDataModule
 from longtag.data.genome import GenomeSource, shipped_genomes
-from longtag.data.source import IGNORED, Block, Source, Split, TokenIds, Vectors
+from longtag.data.source import IGNORED, Block, Crop, Source, Split, TokenIds, Vectors
 from longtag.data.synthetic import SyntheticSource
 
 __all__ = [
     "IGNORED",
     "Block",
+    "Crop",
     "CropDataModule",
     "GenomeSource",
     "Source",

@@ -2,14 +2,10 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from longtag.data.source import IGNORED, Block, Source, Split
+from longtag.data.source import IGNORED, Block, Crop, Source, Split
 from longtag.errors import UsageError
-
-Crop = tuple[Tensor, Tensor]
-"""Inputs (length,) or (length, width), and labels (length,)."""
 
 
 class RandomCrops(Dataset[Crop]):
@@ -69,11 +65,11 @@ class TiledCrops(Dataset[Crop]):
     def __getitem__(self, index: int) -> Crop:
         block, start, num_scored_before = self._tiles[index % len(self)]
         size = self.sizes[index % len(self)]
-        inputs, labels = self._source.read(block, start, size)
+        inputs, labels, *distances = self._source.read(block, start, size)
         num_ignored = size if index >= len(self) else num_scored_before
         if num_ignored:
             labels = torch.cat([torch.full((num_ignored,), IGNORED), labels[num_ignored:]])
-        return inputs, labels
+        return inputs, labels, *distances
 
 
 def _tile(block: Block, length: int) -> list[tuple[Block, int, int]]:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from longtag.data.crops import Crop, RandomCrops, TiledCrops
+from longtag.data.crops import RandomCrops, TiledCrops
 from longtag.data.samplers import ConsecutiveItems, TileBatches
-from longtag.data.source import Source
+from longtag.data.source import Crop, Source
 from longtag.errors import UsageError
 
 Batch = dict[str, Tensor]
-"""`inputs` (batch, length) or (batch, length, width), and `labels` (batch, length)."""
+"""`inputs` (batch, length) or (batch, length, width), `labels` (batch, length), and from a source that knows them
+`distances` (batch, length)."""
 
 
 class CropDataModule(lightning.LightningDataModule):
@@ -119,8 +120,6 @@ class CropDataModule(lightning.LightningDataModule):
 
 def collate_crops(crops: Sequence[Crop]) -> Batch:
     """A batch from crops of one length; a single crop is not copied."""
-    if len(crops) == 1:
-        inputs, labels = crops[0]
-        return {"inputs": inputs[None], "labels": labels[None]}
-    inputs, labels = zip(*crops, strict=True)
-    return {"inputs": torch.stack(inputs), "labels": torch.stack(labels)}
+    channels = zip(*crops, strict=True)
+    stacked = (channel[0][None] if len(channel) == 1 else torch.stack(channel) for channel in channels)
+    return dict(zip(("inputs", "labels", "distances"), stacked, strict=False))

@@ -13,6 +13,10 @@ IGNORED = -100
 """The label of a token that is neither trained on nor scored; the ignore_index of torch's cross-entropy."""
 
 
+Crop = tuple[Tensor, ...]
+"""Inputs, labels and, from a source that knows them, distances: what `Source.read` returns."""
+
+
 @dataclass(frozen=True)
 class TokenIds:
     """Inputs are token ids in [0, vocabulary_size)."""
@@ -66,13 +70,14 @@ class Source(Protocol):
         """The blocks of a split; no token lies in two splits."""
         ...
 
-    def read(
-        self, block: Block, start: int, length: int, rng: np.random.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def read(self, block: Block, start: int, length: int, rng: np.random.Generator | None = None) -> Crop:
         """Cut `length` tokens from a block, beginning `start` tokens after the block's start.
 
         Returns inputs, ids (length,) int64 or vectors (length, width) float32, and labels (length,) int64 with
         `IGNORED` where there is none. With `rng`, which means training, the source augments as it sees fit.
+
+        A source that knows how far away lies what a label follows from returns that as a third tensor: distances
+        (length,) int32 in tokens, read where there is a label. Accuracy is then scored by distance, too.
         """
         ...
 
