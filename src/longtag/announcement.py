@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sparse_attention import Layout
 
@@ -31,7 +31,9 @@ def announce(facts: Mapping[str, str]) -> None:
 def show_results(last: Mapping[str, Any], best: Mapping[str, Any], folder: str) -> None:
     """Print the scores of validation and test side by side, then speed, memory and where the run lies."""
     names = dict.fromkeys(name.split("/", 1)[1] for name in last if name.startswith(("val/", "test/")))
-    table = Table("", "validation, last", "validation, best", "test, best checkpoint", box=box.ASCII2)
+    table = Table(
+        Column("", no_wrap=True), "validation, last", "validation, best", "test, best checkpoint", box=box.ASCII2
+    )
     for name in names:
         scores = (last.get(f"val/{name}"), best.get(f"val/{name}"), last.get(f"test/{name}"))
         table.add_row(name, *("" if score is None else f"{score:.4f}" for score in scores))

@@ -68,6 +68,7 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
             "implementation": implementation,
             "tokens": config.tokens,
             "parameters": parameters,
+            "chance": _chance(source),
             "seed": config.seed,
             "monitor": config.monitor,
             "device": describe_device(device),
@@ -129,6 +130,12 @@ def _build_tagger(config: DictConfig, source: Source) -> Tagger:
         optimization=_build(config, "optim"),
         metrics=_build(config, "metrics", class_names=class_names),
     )
+
+
+def _chance(source: Source) -> float:
+    """Accuracy of a guess that is always the most frequent class of the training labels."""
+    counts = source.class_counts("train")
+    return float(counts.max() / max(counts.sum(), 1))
 
 
 def _build_checkpoint(config: DictConfig, folder: RunFolder) -> ModelCheckpoint:

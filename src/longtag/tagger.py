@@ -77,5 +77,6 @@ class Tagger(L.LightningModule):
     def _score(self, scores: Scores, batch: Batch) -> Predictions:
         labels, features = batch["labels"], self.model.encode(batch["inputs"])
         predictions = predict(self.model.head, self.loss, features, labels, tile=self.model.levers.tile_tokens)
-        scores.update(predictions.classes, labels, mean(predictions.cost, self.loss.weight(labels)))
+        loss = mean(predictions.cost, self.loss.weight(labels))
+        scores.update(predictions.classes, labels, loss, batch.get("distances"))
         return predictions

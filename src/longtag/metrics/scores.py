@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from longtag.metrics.distance_accuracy import DistanceAccuracy
 from longtag.metrics.token_metrics import TokenMetrics
 
 
 class Scores(nn.Module):
-    """The mean loss over labelled tokens, and token metrics, of one pass.
+    """The mean loss over labelled tokens, token metrics and, where distances are known, accuracy by them, of one pass.
 
     Args:
         metrics: copied, so that one object can serve for several splits.
@@ -18,15 +19,20 @@ class Scores(nn.Module):
         super().__init__()
         self.metrics = metrics.clone()
         self.loss = MeanMetric(nan_strategy="ignore")
+        self.by_distance = DistanceAccuracy(ignore_index=metrics.ignore_index)
 
-    def update(self, predictions: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Add a crop: predicted classes (batch, N), labels (batch, N), and the mean loss of its labelled tokens."""
+    def update(self, predictions: Tensor, labels: Tensor, loss: Tensor, distances: Tensor | None = None) -> None:
+        """Add a crop: predicted classes, labels and distances, (batch, N) each, and the mean loss of its labels."""
         self.loss.update(loss.detach(), weight=(labels >= 0).sum())
         self.metrics.update(predictions, labels)
+        if distances is not None:
+            self.by_distance.update(predictions, labels, distances)
 
     def finish(self) -> dict[str, Tensor]:
         """All figures of the pass by name, as float32 scalars; the next pass starts from nothing."""
         figures = {"loss": self.loss.compute(), **self.metrics.compute()}
-        self.loss.reset()
-        self.metrics.reset()
+        if self.by_distance.update_called:
+            figures |= self.by_distance.compute()
+        for part in (self.loss, self.metrics, self.by_distance):
+            part.reset()
         return {name: torch.as_tensor(figure).float() for name, figure in figures.items()}
