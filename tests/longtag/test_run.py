@@ -134,6 +134,19 @@ def test_a_source_of_ones_own_needs_a_class_and_a_yaml_and_nothing_else(composed
     assert summary["test/f1/odd"] == 1
 
 
+def test_a_source_that_knows_distances_is_scored_by_them(composed, tmp_path):
+    options = ("tokens=256", "data.sequences=2", "data.min_distance=20", "pattern=window", "logger=none")
+    run_in_folder(
+        composed("data=recall", *options, "trainer.accelerator=cpu", "trainer.max_steps=1", "crops.batch_size=2")
+    )
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["chance"] == 0.25
+    for split in ("val", "test"):
+        scores = {name.split("/")[-1] for name in summary if name.startswith(f"{split}/accuracy_at_distance/")}
+        assert scores == {"64", "256"}
+        assert 0 <= summary[f"{split}/accuracy_at_distance/256"] <= 1
+
+
 def refused(tmp_path: Path, configs: tuple, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run_in_folder(configs)

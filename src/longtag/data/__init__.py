@@ -2,6 +2,7 @@
 
 from longtag.data.datamodule import CropDataModule
 from longtag.data.genome import GenomeSource, shipped_genomes
+from longtag.data.recall import RecallSource
 from longtag.data.source import IGNORED, Block, Crop, Source, Split, TokenIds, Vectors
 from longtag.data.synthetic import SyntheticSource
 
@@ -11,6 +12,7 @@ __all__ = [
     "Crop",
     "CropDataModule",
     "GenomeSource",
+    "RecallSource",
     "Source",
     "Split",
     "SyntheticSource",
