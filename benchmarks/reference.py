@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from longtag.callbacks.memory import peak_gib, reset_peak
+from longtag.memory.peak import peak_gib, reset_peak
 from sparse_attention import Layout, patterns, sparse_attention
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from longtag.folder import RunFolder
 
-SMALLER_IS_BETTER = ("loss", "_ms", "_gib")
+SMALLER_IS_BETTER = ("loss", "_ms", "_gib", "_retries", "_failures")
 
 
 class Summary(Callback):
