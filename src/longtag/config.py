@@ -192,6 +192,12 @@ def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
             "CPU, shorten the crops and the run: trainer.accelerator=cpu trainer.precision=32-true tokens=10000 "
             "trainer.max_steps=10"
         )
+    step = values["callbacks"].get("memory_timeline", {}).get("step")
+    if step is not None and not 1 <= step <= trainer["max_steps"]:
+        yield (
+            f"callbacks.memory_timeline.step={step}: expected a step of the run, from 1 to "
+            f"trainer.max_steps={trainer['max_steps']}, or null for none"
+        )
     if values["optim"].get("in_backward"):
         yield from _in_backward_problems(trainer)
     if values["optim"].get("update", "nearest") != "nearest" and trainer["precision"] != "bf16-true":

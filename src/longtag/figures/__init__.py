@@ -1,0 +1,1 @@
+"""What a run draws into the folder figures/ of its own."""
