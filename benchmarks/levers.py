@@ -11,13 +11,12 @@ matrices, attention left out.
 
 import argparse
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.products import MatrixProducts
 from longtag.data.source import Vectors
 from longtag.loss import TokenLoss
 from longtag.memory import Levers
@@ -45,26 +44,21 @@ TABLE = {
 GIB = 2**30
 
 
-def step(levers: Levers, tokens: int, layers: int, norm: Norm, count_products: bool) -> tuple[float, float, float]:
-    """Bytes that forward leaves for backward, the peak of the step, and its matrix products in FLOPs (or 0)."""
+def step(levers: Levers, tokens: int, layers: int, norm: Norm) -> tuple[float, float, float]:
+    """Bytes that forward leaves for backward, the peak of the step, and the multiplications in its matrix products."""
     with FakeTensorMode():
         model = TokenClassifier(
             inputs=Vectors(768), num_classes=1000, pattern=patterns.dense, num_layers=layers, num_heads=12,
             d_model=768, d_ff=2048, dropout=0.1, norm=norm, position="rotary", project_inputs=False, levers=levers,
         )  # fmt: skip
         inputs, labels = torch.randn(1, tokens, 768), torch.zeros(1, tokens, dtype=torch.int64)
-        counter = FlopCounterMode(display=False) if count_products else nullcontext()
-        live = LiveBytes()
-        with counter, live, torch.autocast("cpu", dtype=torch.bfloat16):
+        with MatrixProducts() as products, LiveBytes() as live, torch.autocast("cpu", dtype=torch.bfloat16):
             features = model.encode(inputs)
             cost = cost_of_tokens(model.head, TokenLoss(), features, labels, tile=levers.tile_tokens)
             del features
             kept = live.now
             cost.backward()
-    if not isinstance(counter, FlopCounterMode):
-        return kept, live.peak, 0.0
-    flops = counter.get_flop_counts()["Global"]
-    return kept, live.peak, float(sum(count for name, count in flops.items() if str(name).split(".")[1][-2:] == "mm"))
+    return kept, live.peak, products.count
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,8 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| levers | kept for backward, GiB | peak, GiB | matrix products |\n|---|---|---|---|")
     products_of_fast = 0.0
     for name, levers in TABLE.items():
-        kept, peak, _ = step(levers, *shape, count_products=False)
-        _, _, products = step(levers, *shape, count_products=True)
+        kept, peak, products = step(levers, *shape)
         products_of_fast = products_of_fast or products
         print(f"| {name} | {kept / GIB:.2f} | {peak / GIB:.2f} | {products / products_of_fast:.2f} |", flush=True)
 

@@ -139,7 +139,7 @@ class MemoryTimeline(Callback):
         else:
             parameters = list(pl_module.parameters())
             gradients = [each.grad for each in parameters if each.grad is not None]
-            states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+            states = [list(optimizer.state.values()) for optimizer in optimizers]
             standing = tree_leaves([parameters, list(pl_module.buffers()), gradients, states, batch])
             self._counted = CountedTensors(each for each in standing if isinstance(each, Tensor))
 

@@ -1,11 +1,13 @@
 """What stands in memory from step to step, counted: weights, gradients, optimizer states."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
 
 
 class Standing:
@@ -18,7 +20,7 @@ class Standing:
         self._device = device
         self._parameters = list(model.parameters())
         self._optimizers = optimizers
-        self.weights = self._bytes_of([*self._parameters, *model.buffers()])
+        self.weights = self._bytes_of([self._parameters, list(model.buffers())])
         self._num_states = self._states = 0
 
     def gradients(self, parameters: Iterable[nn.Parameter] | None = None) -> int:
@@ -33,16 +35,17 @@ class Standing:
         # Optimizers make their states once and keep them: going through all of them each time would be for nothing.
         if num_states != self._num_states:
             self._num_states = num_states
-            self._states = self._bytes_of(state for states in entries for state in states.values())
+            self._states = self._bytes_of(entries)
         return self._states
 
-    def _bytes_of(self, values: Iterable[object]) -> int:
-        tensors = (value for value in values if isinstance(value, Tensor))
+    def _bytes_of(self, nested: Any) -> int:
+        """Of all tensors in lists, tuples and dicts in one another."""
+        tensors = (leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor))
         return sum(_bytes(tensor) for tensor in tensors if tensor.device.type == self._device.type)
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Of a tensor that wraps others, as the states of 8-bit optimizers do, those of the others."""
+    """Of a tensor that wraps others, as quantized ones do, those of the others."""
     if is_traceable_wrapper_subclass(tensor):
         names, _ = tensor.__tensor_flatten__()
         return sum(_bytes(getattr(tensor, name)) for name in names)

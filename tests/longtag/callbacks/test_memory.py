@@ -146,4 +146,4 @@ def test_on_a_gpu_the_parts_sum_to_the_peak_of_the_allocator(tiny, tmp_path, lev
     assert line["memory/allocator_retries"] == line["memory/allocator_failures"] == 0
     tensor = 20_000 * 256 * 2 / GIB
     blocks_keep = line["memory/activations_gib"] / tensor / 6
-    assert 8 < blocks_keep < 30 if levers == "fast" else 1.5 < blocks_keep < 4
+    assert 5 < blocks_keep < 30 if levers == "fast" else 0.9 < blocks_keep < 4.5

@@ -50,6 +50,13 @@ def test_states_that_appear_later_are_counted():
     assert standing.optimizer_states() == 800
 
 
+def test_a_state_of_several_tensors_counts_them_all():
+    model = nn.Linear(10, 20, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.state[model.weight] = {"exp_avg": (torch.zeros(200, dtype=torch.uint8), torch.zeros(2)), "step": 3}
+    assert Standing(model, [optimizer], CPU).optimizer_states() == 208
+
+
 def test_of_a_quantized_state_the_bytes_that_it_keeps_count():
     model = nn.Linear(10, 20, bias=False)
     optimizer = torch.optim.AdamW(model.parameters())
