@@ -20,6 +20,7 @@ from longtag.callbacks.last_validation import LastValidation
 from longtag.callbacks.resumption import Resumption
 from longtag.callbacks.summary import Summary
 from longtag.checkpoint_file import WholeCheckpoints
+from longtag.compilation import compile_blocks
 from longtag.data import Source
 from longtag.errors import UsageError
 from longtag.folder import RunFolder
@@ -122,6 +123,8 @@ def _build_tagger(config: DictConfig, source: Source) -> Tagger:
         implementation=config.implementation,
         levers=_build(config, "memory"),
     )
+    if config.compile:
+        compile_blocks(model)
     unused = num_classes - num_labels
     class_names = [*source.class_names, *(f"unused {label}" for label in range(unused))]
     return Tagger(

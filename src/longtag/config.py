@@ -44,6 +44,7 @@ def top_level(
     seed: int,
     implementation: str,
     matmul_precision: Literal["highest", "high", "medium"],
+    compile: bool,
     classes: int | None,
     resume: str,
     test: bool,

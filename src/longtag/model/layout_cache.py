@@ -18,11 +18,14 @@ class LayoutCache:
     """Calls `pattern(num_tokens)` once per length and device, and keeps the layouts used last.
 
     A copy or a pickle holds the pattern alone: layouts are cheap to build and can be large.
+
+    builds: whether what a layout derives at its first use is derived at once, as compiled code needs it.
     """
 
     def __init__(self, pattern: Pattern, *, capacity: int = 4) -> None:
         self.pattern = pattern
         self.capacity = capacity
+        self.builds = False
         self._layouts: OrderedDict[tuple[int, torch.device], Layout] = OrderedDict()
 
     def get(self, num_tokens: int, device: torch.device) -> Layout:
@@ -34,7 +37,10 @@ class LayoutCache:
             except ValueError as error:
                 named = re.match(r"\w+(\.\w+)*=|(patterns|within)\b", str(error))
                 raise UsageError(f"pattern{'.' if named else ': '}{error}") from error
-            self._layouts[key] = layout.to(device)
+            layout = layout.to(device)
+            if self.builds:
+                layout.build()
+            self._layouts[key] = layout
             if len(self._layouts) > self.capacity:
                 self._layouts.popitem(last=False)
         self._layouts.move_to_end(key)
