@@ -14,13 +14,14 @@ Legend: n rows, one for each token; m width of the model; f hidden features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from longtag.memory.even_tiles import even_tiles
 
 SEEDS = 3
 
@@ -50,7 +51,7 @@ class BehindAttention:
     product:   dtype in which matrices are multiplied.
     stream:    dtype of the sums and of the result.
     recompute: keep x and attended alone, and run everything a second time in backward.
-    tile:      rows at a time where that is so; None takes all of them at once.
+    tile:      rows at a time, at most, where that is so; None takes all of them at once.
     """
 
     dropout: float
@@ -136,7 +137,7 @@ class _BehindAttention(torch.autograd.Function):
             ctx.save_for_backward(attended, *kept)
             return out
         out = torch.empty(x.shape, dtype=settings.stream, device=x.device)
-        for rows in _tiles(x.shape[0], settings.tile):
+        for rows in even_tiles(x.shape[0], settings.tile):
             halves.forward(x[rows], attended[rows], rows.start, out[rows])
         return out
 
@@ -155,18 +156,13 @@ class _BehindAttention(torch.autograd.Function):
         # Where nothing lies between the sum and `attended`, both gradients are one.
         is_one = ctx.weights.out_weight is None and settings.dropout == 0 and attended.dtype == settings.stream
         d_attended = d_x if is_one else torch.empty_like(attended)
-        for rows in _tiles(x.shape[0], settings.tile):
+        for rows in even_tiles(x.shape[0], settings.tile):
             kept = halves.forward(x[rows], attended[rows], rows.start)[1]
             halves.backward(
                 d_out[rows], attended[rows], kept, rows.start, d_x[rows], None if is_one else d_attended[rows]
             )
             del kept
         return d_x, d_attended, None, None, None, *halves.gradients()
-
-
-def _tiles(num_rows: int, tile: int | None) -> Iterator[slice]:
-    tile = tile or num_rows
-    return (slice(start, min(start + tile, num_rows)) for start in range(0, num_rows, tile))
 
 
 class _Halves:

@@ -6,7 +6,6 @@ computing any logits twice. Backward multiplies what was found by the gradient t
 Legend: b batch, n tokens, m width of the model, t tokens of a tile, c classes.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from longtag.loss import TokenLoss
 from longtag.memory.checkpointing import casts_of_their_own
+from longtag.memory.even_tiles import even_tiles
 
 LONGEST_TILE = 16_384
 """Tokens at a time where nobody asks for fewer: longer tiles are no faster."""
@@ -43,7 +43,7 @@ class _CostAndGradient(torch.autograd.Function):
         total = rows.new_zeros((), dtype=torch.float32)
         d_rows = torch.empty_like(rows)
         d_parameters = [torch.zeros_like(parameter) for parameter in parameters]
-        for tokens in tiles_of(rows.shape[0], tile):
+        for tokens in even_tiles(rows.shape[0], tile or LONGEST_TILE):
             with torch.enable_grad(), casts_of_their_own():
                 part = rows[tokens].detach().requires_grad_()
                 cost = loss.cost(head(part), labels[tokens])
@@ -87,7 +87,7 @@ def predict(head: nn.Module, loss: TokenLoss, features: Tensor, labels: Tensor, 
     rows, flat = features.flatten(0, -2), labels.flatten()
     classes, confidences = torch.empty_like(flat), torch.empty_like(flat, dtype=torch.float32)
     cost = features.new_zeros((), dtype=torch.float32)
-    for tokens in tiles_of(rows.shape[0], tile):
+    for tokens in even_tiles(rows.shape[0], tile or LONGEST_TILE):
         logits_tc = head(rows[tokens])
         highest_t, classes[tokens] = logits_tc.max(-1)
         # In float32, also under autocast: a probability of 0.99 in bfloat16 is wrong in its third digit.
@@ -97,14 +97,8 @@ def predict(head: nn.Module, loss: TokenLoss, features: Tensor, labels: Tensor, 
     return Predictions(classes.view(labels.shape), confidences.view(labels.shape), cost)
 
 
-def tiles_of(num_tokens: int, tile: int | None) -> Iterator[slice]:
-    """Slices that cover all tokens, the last one perhaps shorter."""
-    tile = tile or LONGEST_TILE
-    return (slice(start, start + tile) for start in range(0, num_tokens, tile))
-
-
 def _sum_over_tiles(head: nn.Module, loss: TokenLoss, rows: Tensor, labels: Tensor, tile: int | None) -> Tensor:
     total = rows.new_zeros((), dtype=torch.float32)
-    for tokens in tiles_of(rows.shape[0], tile):
+    for tokens in even_tiles(rows.shape[0], tile or LONGEST_TILE):
         total += loss.cost(head(rows[tokens]), labels[tokens])
     return total
