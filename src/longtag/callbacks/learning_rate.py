@@ -17,4 +17,4 @@ class LearningRate(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        pl_module.log("optim/learning_rate", self._rate, on_step=True, on_epoch=False)
+        pl_module.log_dict({"optim/learning_rate": self._rate}, on_step=True, on_epoch=False)

@@ -1,6 +1,7 @@
 """summary.json: the best and the last of every figure of a run, and how the run ended."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning as L
@@ -9,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from longtag.folder import RunFolder
 
-SMALLER_IS_BETTER = ("loss", "_ms", "_gib", "_retries", "_failures")
+SMALLER_IS_BETTER = ("loss", "_ms", "_gib", "_retries", "_failures", "wait_share", "gradient_norm", "skipped_steps", "power_w")
 
 
 class Summary(Callback):
@@ -31,10 +32,13 @@ class Summary(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.steps = trainer.global_step
-        self._follow(trainer.callback_metrics)
+        # The figures of the last validation are followed already, and reading each is a wait for the device.
+        self._follow({name: figure for name, figure in trainer.callback_metrics.items() if name[:4] != "val/"})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._follow(trainer.callback_metrics)
+        for run in _wandb_runs(trainer):
+            run.summary.update({f"best/{name}": value for name, value in self.best.items()})
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._follow(trainer.callback_metrics)
@@ -56,16 +60,23 @@ class Summary(Callback):
         if not trainer.is_global_zero:
             return
         ended = {"status": status} if error is None else {"status": status, "error": error}
-        figures = {**ended, "steps": self.steps, **self.facts, **self.last, "best": self.best}
+        last = {name: value if math.isfinite(value) else None for name, value in self.last.items()}
+        figures = {**ended, "steps": self.steps, **self.facts, **last, "best": self.best}
         self.folder.write_summary(figures)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and logger._experiment is not None:
-                best = {f"best/{name}": value for name, value in self.best.items()}
-                logger.experiment.summary.update(best | ended)
+        for run in _wandb_runs(trainer):
+            run.summary.update({f"best/{name}": value for name, value in self.best.items()} | ended)
 
     def _follow(self, figures: Mapping[str, Any]) -> None:
         for name, figure in figures.items():
             value = float(figure)
-            choose = min if name.endswith(SMALLER_IS_BETTER) else max
-            self.best[name] = choose(value, self.best.get(name, value))
             self.last[name] = value
+            if math.isfinite(value):
+                choose = min if name.endswith(SMALLER_IS_BETTER) or "/loss" in name else max
+                self.best[name] = choose(value, self.best.get(name, value))
+
+
+def _wandb_runs(trainer: L.Trainer) -> Iterator[Any]:
+    """The W&B runs that have begun."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            yield logger.experiment

@@ -2,17 +2,61 @@
 
 import netrc
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from longtag.folder import sweep_of
 
 Mode = Literal["auto", "online", "offline"]
+
+STEP = "trainer/global_step"
+TOKENS = "throughput/tokens_seen"
+OVER_TOKENS = ("train/", "val/")
+
+
+class BackgroundWandbLogger(WandbLogger):
+    """Lightning's logger, with a thread of its own: handing a step to W&B takes a millisecond, which the device would
+    idle through.
+
+    W&B's step is the optimizer step, so that what is logged of one step is one row, and a run that goes on offline adds
+    rows behind those that there are. Charts of training and validation are drawn over the tokens seen, so that runs
+    with batches of different sizes can be compared; all others over the step.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wandb")
+        self._last_row: Future[None] | None = None
+        self._names: set[str] = set()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self._last_row is not None and self._last_row.done():
+            self._last_row.result()  # raises what the thread has raised
+        self._last_row = self._thread.submit(self._send, dict(metrics), step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._last_row is not None:
+            self._last_row.result()
+        super().finalize(status)
+
+    def _send(self, metrics: dict[str, Any], step: int | None) -> None:
+        run = self.experiment
+        new = metrics.keys() - self._names
+        self._names |= new
+        if TOKENS in self._names:
+            for name in new:
+                if name.startswith(OVER_TOKENS):
+                    run.define_metric(name, step_metric=TOKENS, step_sync=True)
+        run.log(metrics if step is None else {**metrics, STEP: step}, step=step)
 
 
 def wandb_logger(
@@ -41,7 +85,7 @@ def wandb_logger(
     """
     sweep = sweep_of(folder)
     online = is_logged_in() if mode == "auto" else mode == "online"
-    logger = WandbLogger(
+    logger = BackgroundWandbLogger(
         project=project,
         entity=entity,
         name=name or (f"{sweep}/{folder.name}" if sweep else folder.name),

@@ -2,13 +2,15 @@
 
 import json
 import struct
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
-from longtag.loggers.wandb import is_logged_in
+from longtag.loggers.wandb import is_logged_in, wandb_logger
 
 from ..conftest import run_in_folder
 
@@ -31,9 +33,9 @@ def records(path: Path) -> Iterator[Record]:
             parts = b""
 
 
-def history(folder: Path) -> list[dict]:
+def history(folder: Path, starts: int) -> list[dict]:
     rows = []
-    for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
+    for path in offline_files(folder, starts):
         for record in records(path):
             if record.WhichOneof("record_type") == "history":
                 items = record.history.item
@@ -49,24 +51,44 @@ def logged_out(monkeypatch, tmp_path):
     return tmp_path / "netrc"
 
 
+def offline_files(folder: Path, count: int) -> list[Path]:
+    """The files of so many finished starts of a run; W&B's own process closes them a moment later."""
+    end = time.monotonic() + 20
+    while True:
+        files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+        kinds = [{record.WhichOneof("record_type") for record in records(path)} for path in files]
+        if len(files) == count and all("exit" in found for found in kinds):
+            return files
+        assert time.monotonic() < end, kinds
+        time.sleep(0.05)
+
+
+def by_step(folder: Path) -> list[dict]:
+    """The lines of metrics.jsonl, those of one step together."""
+    steps: dict[int, dict] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        figures = json.loads(line)
+        steps.setdefault(figures["step"], {}).update(figures)
+    return [steps[step] for step in sorted(steps)]
+
+
 def test_the_offline_run_holds_every_metric_and_a_resumed_run_goes_on_in_it(tiny, tmp_path, logged_out):
     run_in_folder(tiny("logger=wandb", "test=false"))
     run_in_folder(tiny("logger=wandb", "test=false", "trainer.max_steps=6"))
     folder = tmp_path / "run"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = history(folder)
-    assert [row["trainer/global_step"] for row in rows] == [line["step"] for line in lines]
-    for row, line in zip(rows, lines, strict=True):
-        shared = {name: value for name, value in line.items() if name not in ("step", "time")}
+    rows, steps = history(folder, starts=2), by_step(folder)
+    assert [row["_step"] for row in rows] == [row["trainer/global_step"] for row in rows] == list(range(6))
+    for row, step in zip(rows, steps, strict=True):
+        shared = {name: value for name, value in step.items() if name not in ("step", "time")}
         assert {name: row[name] for name in shared} == pytest.approx(shared)
-    ids = {path.stem for path in folder.glob("wandb/offline-run-*/run-*.wandb")}
+    ids = {path.stem for path in offline_files(folder, 2)}
     assert ids == {"run-" + (folder / "run_id").read_text()}
 
 
 def test_a_run_of_a_sweep_joins_its_group_and_carries_tags_and_facts(tiny, tmp_path, logged_out):
     (tmp_path / "sweep.json").touch()
     run_in_folder(tiny("logger=wandb", "trainer.max_steps=1", "test=false", "callbacks=none"))
-    (path,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
+    (path,) = offline_files(tmp_path / "run", 1)
     kept = {record.WhichOneof("record_type"): record for record in records(path)}
     assert kept["run"].run.run_group == tmp_path.name
     assert kept["run"].run.display_name == f"{tmp_path.name}/run"
@@ -75,6 +97,51 @@ def test_a_run_of_a_sweep_joins_its_group_and_carries_tags_and_facts(tiny, tmp_p
     config = {item.key: json.loads(item.value_json) for update in updates for item in update}
     assert config["tokens"] == 64
     assert {"commit", "command", "device", "torch"} <= set(config["facts"])
+
+
+def test_an_offline_run_holds_all_that_is_sent_later(tiny, tmp_path, logged_out):
+    run_in_folder(tiny("logger=wandb"))
+    (path,) = offline_files(tmp_path / "run", 1)
+    found = {kind: [] for kind in ("run", "metric", "summary", "exit")}
+    for record in records(path):
+        kind = record.WhichOneof("record_type")
+        if kind in found:
+            found[kind].append(getattr(record, kind))
+    assert found["exit"][-1].exit_code == 0
+    axes = {metric.name: metric.step_metric for metric in found["metric"]}
+    assert axes["train/loss"] == axes["val/loss"] == axes["val/f1/class 0"] == "throughput/tokens_seen"
+    assert "memory/peak_rss_gib" not in axes  # over the step, like all that has no axis of its own
+    summary = {}
+    for change in found["summary"]:
+        summary |= {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in change.update}
+    ours = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "completed"
+    for name in ("val/loss", "val/f1_macro", "test/accuracy", "train/loss"):
+        assert summary[name] == pytest.approx(ours[name])
+        assert summary[f"best/{name}"] == pytest.approx(ours["best"][name])
+    done = subprocess.run(
+        ["wandb", "sync", "--dry-run", str(tmp_path / "run/wandb")], capture_output=True, text=True, check=False
+    )
+    assert "Would sync 1 run(s)" in done.stdout + done.stderr
+
+
+def test_without_a_count_of_tokens_everything_is_drawn_over_the_step(tiny, tmp_path, logged_out):
+    run_in_folder(tiny("logger=wandb", "callbacks=none", "test=false"))
+    (path,) = offline_files(tmp_path / "run", 1)
+    named = [record.metric.name for record in records(path) if record.WhichOneof("record_type") == "metric"]
+    assert "train/loss" not in named
+
+
+def test_what_fails_in_the_thread_reaches_the_run(tmp_path, monkeypatch):
+    logger = wandb_logger(folder=tmp_path, run_id="1", mode="offline")
+
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(logger, "_send", fail)
+    logger.log_metrics({"a": 1.0}, step=0)
+    with pytest.raises(OSError, match="no space"):
+        logger.finalize("success")
 
 
 def test_only_credentials_make_it_log_in(logged_out, monkeypatch):
