@@ -200,7 +200,7 @@ def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
             f"trainer.max_steps={trainer['max_steps']}, or null for none"
         )
     if values["optim"].get("in_backward"):
-        yield from _in_backward_problems(trainer)
+        yield from _in_backward_problems(trainer, values["callbacks"].get("non_finite", {}).get("action"))
     if values["optim"].get("update", "nearest") != "nearest" and trainer["precision"] != "bf16-true":
         yield (
             f"optim.update={values['optim']['update']}: says how weights in bfloat16 are rounded, and with "
@@ -226,7 +226,7 @@ def _head_problems(pattern: dict[str, Any], num_heads: int | None) -> Iterator[s
         yield f"pattern.num_heads={own}: the model has {num_heads} heads; give pattern.num_heads={num_heads} or null"
 
 
-def _in_backward_problems(trainer: dict[str, Any]) -> Iterator[str]:
+def _in_backward_problems(trainer: dict[str, Any], non_finite: str | None) -> Iterator[str]:
     """What needs more than one gradient at a time, and so cannot be had where each is used up when it is ready."""
     needs = "optim.in_backward=true: a parameter is stepped, and its gradient gone, before "
     if trainer["gradient_clip_val"] is not None:
@@ -238,6 +238,8 @@ def _in_backward_problems(trainer: dict[str, Any]) -> Iterator[str]:
         yield f"{needs}it is averaged over devices; give trainer.devices=1 trainer.num_nodes=1"
     if trainer["precision"] in (16, "16", "16-mixed"):
         yield f"{needs}the loss scale of float16 is checked; give trainer.precision=bf16-mixed or 32-true"
+    if non_finite == "skip":
+        yield f"{needs}it is known to be finite; give callbacks.non_finite.action=stop"
 
 
 def _is_list_of_one(devices: Any) -> bool:

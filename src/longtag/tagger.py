@@ -2,22 +2,25 @@
 
 from typing import Any
 
-import lightning as L
 from torch import Tensor
 from torch.optim import Optimizer
 
+from longtag.gradient import clip_gradients
+from longtag.loggers.step_results import LogsNumbers
 from longtag.loss import TokenLoss, mean
 from longtag.memory.micro_batches import MeanOverStep
 from longtag.memory.tiled_loss import Predictions, cost_of_tokens, predict
 from longtag.metrics import Scores, TokenMetrics
 from longtag.model import TokenClassifier
 from longtag.optim import Optimization
+from longtag.optim.adamw import AdamW
+from longtag.optim.low_precision import LowPrecisionAdamW
 
 Batch = dict[str, Tensor]
 
 
-class Tagger(L.LightningModule):
-    """Labels every token of a crop.
+class Tagger(LogsNumbers):
+    """Labels every token of a crop. A step whose gradient is not finite changes neither weights nor optimizer.
 
     Args:
         model: maps inputs (batch, N) or (batch, N, width) to logits (batch, N, num_classes).
@@ -36,13 +39,20 @@ class Tagger(L.LightningModule):
         self.val_scores = Scores(metrics)
         self.test_scores = Scores(metrics)
         self.mean_over_step = MeanOverStep()
+        self.gradient_norm: Tensor | None = None
+        """Of the last optimizer step, before clipping, on the device; None where there was no gradient left."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def cost_and_weight(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the labelled tokens of a batch cost in all, and what to divide it by for their mean; two scalars."""
         labels = batch["labels"]
         cost = cost_of_tokens(
             self.model.head, self.loss, self.model.encode(batch["inputs"]), labels, tile=self.model.levers.tile_tokens
         )
-        weight = self.loss.weight(labels)
+        return cost, self.loss.weight(labels)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        labels = batch["labels"]
+        cost, weight = self.cost_and_weight(batch)
         loss = mean(cost, weight)
         self.log("train/loss", loss, batch_size=labels.shape[0])
         if self._batches_of_a_step == 1:
@@ -53,6 +63,13 @@ class Tagger(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self._batches_of_a_step > 1:
             self.mean_over_step.finish(self.parameters(), self.trainer.strategy.reduce, self.trainer.world_size)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        self.gradient_norm = clip_gradients(self.parameters(), gradient_clip_val, gradient_clip_algorithm)
+        if isinstance(optimizer, AdamW | LowPrecisionAdamW) and self.gradient_norm is not None:
+            optimizer.found_inf = (~self.gradient_norm.isfinite()).float()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._score(self.val_scores, batch)

@@ -29,11 +29,22 @@ class RandomCrops(Dataset[Crop]):
         self._ends = np.cumsum([_num_starts(block, length) for block in self._blocks])
 
     def __getitem__(self, index: int) -> Crop:
+        block, start, rng = self._draw(index)
+        return self._source.read(block, start, self._length, rng)
+
+    def place(self, index: int) -> str:
+        """Where item `index` lies: its record and its first and last token, counted from 0 in the record."""
+        block, start, _ = self._draw(index)
+        first = block.start + start
+        return f"tokens {first:,} to {first + self._length - 1:,} of record {block.record}"
+
+    def _draw(self, index: int) -> tuple[Block, int, np.random.Generator]:
+        """The block of an item, where it starts in it, and what is left of its random numbers."""
         rng = np.random.default_rng([self._seed, index if self._distinct is None else index % self._distinct])
         choice = int(rng.integers(self._ends[-1]))
         block = int(np.searchsorted(self._ends, choice, side="right"))
         start = choice - (int(self._ends[block - 1]) if block else 0)
-        return self._source.read(self._blocks[block], start, self._length, rng)
+        return self._blocks[block], start, rng
 
 
 def _num_starts(block: Block, length: int) -> int:

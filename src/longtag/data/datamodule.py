@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from longtag.data.crops import RandomCrops, TiledCrops
 from longtag.data.samplers import ConsecutiveItems, TileBatches
 from longtag.data.source import Crop, Source
+from longtag.data.timed_loader import TimedLoader
 from longtag.errors import UsageError
 
 Batch = dict[str, Tensor]
@@ -77,7 +78,7 @@ class CropDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Crop]:
         items = ConsecutiveItems(self._samples_seen, rank=self._rank, world_size=self._world_size)
-        return DataLoader(
+        return TimedLoader(
             self._train, batch_size=self.batch_size, sampler=items, collate_fn=collate_crops, **self._workers
         )
 
@@ -86,6 +87,16 @@ class CropDataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Crop]:
         return self._tiles_loader(self._test)
+
+    def trained_batch(self, batches_ago: int = 0) -> tuple[Batch, list[str]]:
+        """A batch of this rank that has been through a training step, made again, and where each of its crops lies.
+
+        batches_ago: 0 for the batch of the step that ends just now.
+        """
+        batches = self._batches_trained() - self._batches_before - 1 - batches_ago
+        first = self._samples_before + batches * self.batch_size * self._world_size + self._rank
+        items = [first + self._world_size * crop for crop in range(self.batch_size)]
+        return collate_crops([self._train[item] for item in items]), [self._train.place(item) for item in items]
 
     def state_dict(self) -> dict[str, Any]:
         """How many training samples all ranks together have put through a training step."""

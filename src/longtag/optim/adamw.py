@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from longtag.memory.in_backward import InBackward
 from longtag.optim.low_precision import widened
@@ -11,6 +12,10 @@ from longtag.optim.low_precision import widened
 
 class AdamW(torch.optim.AdamW):
     """One kernel for the whole step; goes on from states that were kept in fewer bits, too."""
+
+    found_inf: Tensor | None = None
+    """Where it is a scalar of 1.0 on the device, the kernel changes neither weights nor states; the host need not know,
+    so that it need not wait for the device in the middle of a step."""
 
     def __init__(self, params: Iterable[dict[str, Any]], **options: Any) -> None:
         super().__init__(params, **options, fused=True)

@@ -38,6 +38,9 @@ class LowPrecisionAdamW(torch.optim.Optimizer):
     Raises UsageError for weights wider than float32, and for another update than "nearest" of those not in bfloat16.
     """
 
+    found_inf: Tensor | None = None
+    """Where it is a scalar of 1.0, a step does nothing. The host waits for it: it is the host that counts the steps."""
+
     def __init__(
         self,
         params: Iterable[dict[str, Any]],
@@ -69,6 +72,8 @@ class LowPrecisionAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self.found_inf is not None and self.found_inf:
+            return loss
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
