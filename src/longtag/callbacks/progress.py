@@ -1,8 +1,9 @@
 """How far the training is: one live line in a terminal, a plain line now and then where the output is a file."""
 
+import logging
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -17,9 +18,14 @@ SHORT_NAMES = {
     "val/f1_macro": "val F1",
 }
 
+REDRAWN_EVERY_SECONDS = 0.2
+"""Drawing the line takes the host a millisecond or two, which a GPU would idle through at every step."""
+
 
 class Progress(Callback):
     """Shows step, loss, tokens per second, peak memory, the last validation and the time left.
+
+    While the line is live, what others print or log appears above it.
 
     Args:
         plain_every_seconds: how often a line is written where the output is no terminal; the first and the last step
@@ -32,7 +38,8 @@ class Progress(Callback):
         self._bar: Bar | None = None
         self._started = 0.0
         self._first_step = 0
-        self._last_plain = 0.0
+        self._last_shown = -float("inf")
+        self._log_streams: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
         self._validation = ""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -42,20 +49,23 @@ class Progress(Callback):
             self._bar = Bar(BarColumn(20), TextColumn("{task.description}"), console=self._console, auto_refresh=False)
             self._bar.add_task("", total=trainer.max_steps)
             self._bar.start()
+            self._lead_logs_above()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not trainer.is_global_zero:
             return
-        line = self._training_line(trainer)
-        is_due = time.perf_counter() - self._last_plain >= self.plain_every_seconds
         is_edge = trainer.global_step in (self._first_step + 1, trainer.max_steps)
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, description=line, refresh=True)
-        elif is_due or is_edge:
+        every_seconds = self.plain_every_seconds if self._bar is None else REDRAWN_EVERY_SECONDS
+        if not is_edge and time.perf_counter() - self._last_shown < every_seconds:
+            return
+        self._last_shown = time.perf_counter()
+        line = self._training_line(trainer)
+        if self._bar is None:
             print(line, flush=True)
-            self._last_plain = time.perf_counter()
+        else:
+            self._bar.update(self._bar.task_ids[0], completed=trainer.global_step, description=line, refresh=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
@@ -72,9 +82,27 @@ class Progress(Callback):
             print(f"step {trainer.global_step}  {self._validation}", flush=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._end()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        for handler, stream in self._log_streams:
+            handler.setStream(stream)
+        self._log_streams.clear()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _lead_logs_above(self) -> None:
+        """The bar takes over sys.stdout and sys.stderr, but handlers of logs have kept what these were before."""
+        loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+        for handler in {handler for logger in loggers for handler in getattr(logger, "handlers", [])}:
+            stream = getattr(handler, "stream", None)
+            if isinstance(handler, logging.StreamHandler) and stream in (sys.__stdout__, sys.__stderr__) and stream:
+                self._log_streams.append((handler, stream))
+                handler.setStream(sys.stderr)
 
     def _training_line(self, trainer: L.Trainer) -> str:
         figures = trainer.callback_metrics

@@ -10,7 +10,10 @@ from lightning.pytorch.loggers import WandbLogger
 
 from longtag.folder import RunFolder
 
-SMALLER_IS_BETTER = ("loss", "_ms", "_gib", "_retries", "_failures", "wait_share", "gradient_norm", "skipped_steps", "power_w")
+SMALLER_IS_BETTER = (
+    *("loss", "_ms", "_gib", "_retries", "_failures"),
+    *("wait_share", "gradient_norm", "skipped_steps", "power_w"),
+)
 
 
 class Summary(Callback):
