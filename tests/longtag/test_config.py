@@ -46,6 +46,13 @@ def test_every_shipped_config_composes_and_passes_the_check(composed, choice, tm
     check(config, hydra_config.runtime.choices)
 
 
+@pytest.mark.parametrize("pattern", ["window", "bigbird", "random", "union", "dense"])
+@pytest.mark.parametrize("experiment", ["question", "recall", "replichore"])
+def test_experiments_that_compare_patterns_take_any_of_them(composed, experiment, pattern):
+    config, hydra_config = composed(f"experiment={experiment}", f"pattern={pattern}", "trainer.accelerator=cpu")
+    check(config, hydra_config.runtime.choices)
+
+
 @pytest.mark.parametrize(
     "path", [path for path in WITH_TARGET if path.parent.name in GIVEN], ids=lambda path: path.stem
 )
