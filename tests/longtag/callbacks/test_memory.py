@@ -78,7 +78,7 @@ def test_weights_and_optimizer_states_are_those_of_adamw(counted, tmp_path):
     first, second = counted()
     weights = 4 * parameters(tmp_path / "run") / GIB
     for line in (first, second):
-        assert line["memory/weights_gib"] == pytest.approx(weights, rel=1e-3)
+        assert line["memory/weights_gib"] == pytest.approx(weights, rel=5e-3)
     assert first["memory/optimizer_states_gib"] == 0
     assert second["memory/optimizer_states_gib"] == pytest.approx(2 * weights, rel=1e-2)
 
@@ -98,7 +98,7 @@ def test_gradients_of_batches_before_stand_beside_the_activations(counted):
     weights = accumulated["memory/weights_gib"]
     # At the start of backward: of this batch there are none yet, of the batch before all.
     assert plain["memory/gradients_gib"] < 0.2 * weights
-    assert accumulated["memory/gradients_gib"] == pytest.approx(weights, rel=1e-3)
+    assert accumulated["memory/gradients_gib"] == pytest.approx(weights, rel=5e-3)
 
 
 def test_of_a_wide_model_and_few_tokens_the_peak_is_at_the_end_of_backward_with_all_gradients(counted):
@@ -141,7 +141,7 @@ def test_on_a_gpu_the_parts_sum_to_the_peak_of_the_allocator(tiny, tmp_path, lev
     line = steps_of(tmp_path / "run")[-1]
     weights = 4 * parameters(tmp_path / "run") / GIB
     assert sum(line[part] for part in PARTS) == pytest.approx(line["memory/peak_allocated_gib"], rel=1e-5)
-    assert line["memory/weights_gib"] == pytest.approx(weights, rel=1e-3)
+    assert line["memory/weights_gib"] == pytest.approx(weights, rel=5e-3)
     assert line["memory/optimizer_states_gib"] == pytest.approx(2 * weights, rel=1e-2)
     assert line["memory/allocator_retries"] == line["memory/allocator_failures"] == 0
     tensor = 20_000 * 256 * 2 / GIB
