@@ -146,6 +146,7 @@ class _BehindAttention(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         settings: BehindAttention = ctx.settings
         halves = _Halves(ctx.weights, settings, ctx.seeds)
+        halves.learns = Weights._make(ctx.needs_input_grad[-len(Weights._fields) :])
         d_out = d_out.contiguous()
         if not settings.recompute:
             attended, *kept = ctx.saved_tensors
@@ -174,12 +175,20 @@ class _Halves:
 
         self._relu_dropout, self._sum_norm = relu_dropout, sum_norm
         self.weights, self.settings, self.seeds = weights, settings, seeds
-        self._low = Weights._make(None if tensor is None else tensor.to(settings.product) for tensor in weights)
+        # What products read; kernels take the rest as it is.
+        self._low = weights._replace(
+            out_weight=None if weights.out_weight is None else weights.out_weight.to(settings.product),
+            weight1=weights.weight1.to(settings.product),
+            bias1=weights.bias1.to(settings.product),
+            weight2=weights.weight2.to(settings.product),
+        )
         self._mid = sum_norm.Norm(weights.mid_weight, weights.mid_bias, settings.eps)
         self._last = None
         if weights.last_weight is not None and weights.last_bias is not None:
             self._last = sum_norm.Norm(weights.last_weight, weights.last_bias, settings.eps)
         self._sums: dict[str, Tensor] = {}
+        # Of the matrices, those whose gradient is worth a product.
+        self.learns: Any = Weights._make([True] * len(Weights._fields))
 
     def forward(self, x: Tensor, attended: Tensor, first_row: int, into: Tensor | None = None) -> tuple[Tensor, _Kept]:
         """(n, m) each -> (n, m), and what backward needs. into: memory of the result."""
@@ -231,15 +240,13 @@ class _Halves:
             second = sum_norm.sum_norm_backward(
                 (d_out,), None, kept.sum2, self._last, stats2, dropout2, branch_dtype=settings.product
             )
-        self._add(
-            bias2=second.bias, last_weight=second.weight, last_bias=second.norm_bias,
-            weight2=second.branch.mT @ kept.hidden,
-        )  # fmt: skip
+        self._add(bias2=second.bias, last_weight=second.weight, last_bias=second.norm_bias)
+        if self.learns.weight2:
+            self._add(weight2=second.branch.mT @ kept.hidden)
         d_hidden, d_bias1 = self._relu_dropout.times_slope(second.branch, low.weight2, kept.hidden, settings.dropout)
         self._add(bias1=d_bias1)
-        y = sum_norm.normed(kept.sum1, self._mid, stats1, settings.product)
-        self._add(weight1=d_hidden.mT @ y)
-        del y
+        if self.learns.weight1:
+            self._add(weight1=d_hidden.mT @ sum_norm.normed(kept.sum1, self._mid, stats1, settings.product))
         d_y = d_hidden @ low.weight1
         del d_hidden
         normed, summed = ((d_y,), d_out) if self._last is None else ((second.total, d_y), None)
@@ -250,7 +257,9 @@ class _Halves:
         self._add(mid_weight=first.weight, mid_bias=first.norm_bias)
         if low.out_weight is None:
             return first.total, first.branch if d_attended is None else d_attended.copy_(first.branch)
-        self._add(out_bias=first.bias, out_weight=first.branch.mT @ attended)
+        self._add(out_bias=first.bias)
+        if self.learns.out_weight:
+            self._add(out_weight=first.branch.mT @ attended)
         if d_attended is None or d_attended.dtype != settings.product:
             found = first.branch @ low.out_weight
             return first.total, found if d_attended is None else d_attended.copy_(found)

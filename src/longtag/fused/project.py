@@ -28,10 +28,11 @@ class _ProjectBeside(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_projected: Tensor, d_x: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, d_projected: Tensor, d_x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        d_weight = (d_projected.mT @ x.to(ctx.product)).to(weight.dtype)
-        d_bias = d_projected.sum(0, dtype=torch.float32).to(weight.dtype)
+        _, weight_learns, bias_learns, _ = ctx.needs_input_grad
+        d_weight = (d_projected.mT @ x.to(ctx.product)).to(weight.dtype) if weight_learns else None
+        d_bias = d_projected.sum(0, dtype=torch.float32).to(weight.dtype) if bias_learns else None
         weight = weight.to(ctx.product)
         if d_x.dtype == ctx.product and d_x.is_contiguous():
             d_x.addmm_(d_projected, weight)

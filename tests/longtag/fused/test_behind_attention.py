@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from longtag.fused import BehindAttention, behind_attention, sum_norm
 from longtag.fused.behind_attention import SEEDS, _Halves
@@ -124,6 +125,27 @@ def test_a_checkpointed_block_runs_it_once_in_forward_and_once_in_backward(monke
     assert runs == ["forward"]
     torch.testing.assert_close(gradients(out, [x], torch.ones_like(out))[0], expected)
     assert runs == ["forward"] * 2
+
+
+@pytest.mark.parametrize("way", ["kept", "by tiles"])
+def test_frozen_weights_take_no_products_and_leave_the_other_gradients_as_they_are(way):
+    x, attended, weights = random_rows(ROWS, WIDTH), random_rows(ROWS, WIDTH), random_weights(WIDTH, HIDDEN, "post")
+    upstream = torch.randn(ROWS, WIDTH, device=DEVICE)
+
+    def step() -> tuple[int, list[torch.Tensor]]:
+        out = behind_attention(x, attended, weights, EXACT(dropout=0.0, **WAYS[way]))
+        with FlopCounterMode(display=False) as counter:
+            found = gradients(out, [x, attended], upstream)
+        return counter.get_total_flops(), found
+
+    all_products, expected = step()
+    for weight in (weights.out_weight, weights.weight1, weights.weight2):
+        assert weight is not None
+        weight.requires_grad_(False)
+    products, found = step()
+    assert products < all_products
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_nothing_is_kept_for_evaluation():
