@@ -181,11 +181,9 @@ def _forward_kernel(
         total_rf = tl.where(kept_rf, total_rf / (1 - dropout), 0.0)
     base_rf = tl.load(base_ptr + at_rf, mask=real_rf, other=0.0).to(tl.float32)
     if NORMS_BASE:
-        mean_r = tl.load(base_mean_ptr + row_r, mask=real_r, other=0.0)
-        rstd_r = tl.load(base_rstd_ptr + row_r, mask=real_r, other=0.0)
-        weight_f = tl.load(base_weight_ptr + feature_f, mask=real_f, other=0.0).to(tl.float32)
-        bias_f = tl.load(base_bias_ptr + feature_f, mask=real_f, other=0.0).to(tl.float32)
-        base_rf = (base_rf - mean_r[:, None]) * rstd_r[:, None] * weight_f[None, :] + bias_f[None, :]
+        base_rf = _with_known_stats(
+            base_rf, row_r, real_r, feature_f, real_f, base_weight_ptr, base_bias_ptr, base_mean_ptr, base_rstd_ptr
+        )
     # As it is stored, so that backward sees what forward saw.
     total_rf = (total_rf + base_rf).to(total_ptr.dtype.element_ty)
     tl.store(total_ptr + at_rf, total_rf, mask=real_rf)
@@ -277,9 +275,15 @@ def _norm_kernel(
     real_rf = real_r[:, None] & real_f[None, :]
     at_rf = row_r[:, None] * FEATURES + feature_f[None, :]
     total_rf = tl.load(total_ptr + at_rf, mask=real_rf, other=0.0).to(tl.float32)
+    out_rf = _with_known_stats(total_rf, row_r, real_r, feature_f, real_f, weight_ptr, bias_ptr, mean_ptr, rstd_ptr)
+    tl.store(out_ptr + at_rf, out_rf.to(out_ptr.dtype.element_ty), mask=real_rf)
+
+
+@triton.jit
+def _with_known_stats(x_rf, row_r, real_r, feature_f, real_f, weight_ptr, bias_ptr, mean_ptr, rstd_ptr):
+    """The norm of rows whose mean and deviation are known."""
     mean_r = tl.load(mean_ptr + row_r, mask=real_r, other=0.0)
     rstd_r = tl.load(rstd_ptr + row_r, mask=real_r, other=0.0)
     weight_f = tl.load(weight_ptr + feature_f, mask=real_f, other=0.0).to(tl.float32)
     bias_f = tl.load(bias_ptr + feature_f, mask=real_f, other=0.0).to(tl.float32)
-    out_rf = (total_rf - mean_r[:, None]) * rstd_r[:, None] * weight_f[None, :] + bias_f[None, :]
-    tl.store(out_ptr + at_rf, out_rf.to(out_ptr.dtype.element_ty), mask=real_rf)
+    return (x_rf - mean_r[:, None]) * rstd_r[:, None] * weight_f[None, :] + bias_f[None, :]
