@@ -1,0 +1,100 @@
+"""A step of many blocks from a step of few, since all blocks of a kind do the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from longtag.memory import Levers
+from longtag.memory.estimate.count import Counted, block_name, count_step
+from longtag.memory.estimate.ledger import Phase
+from longtag.memory.estimate.subject import Subject
+from longtag.memory.tiles import tile_starts
+
+FEW = 3
+"""A first, a middle and a last unit: blocks that are recomputed together, or one block."""
+FEW_WITH_OFFLOAD = 7
+"""The last two stay on the device, and two more are on their way at either end."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of one kind in a row, as phases of single blocks. Those of the middle can be repeated.
+
+    unit: how many blocks are repeated at a time.
+    """
+
+    forward: tuple[Phase, ...]
+    backward: tuple[Phase, ...]
+    unit: int = 1
+
+    def repeated(self, num_blocks: int) -> "Blocks":
+        """So many blocks: as many as there are, or a number of units more."""
+        middle = (len(self.forward) // self.unit // 2) * self.unit
+        times, left = divmod(num_blocks - len(self.forward), self.unit)
+        assert times >= 0 and left == 0, (num_blocks, len(self.forward), self.unit)
+        return Blocks(
+            _with_more(self.forward, middle, self.unit, times),
+            _with_more(self.backward, len(self.backward) - middle - self.unit, self.unit, times),
+            self.unit,
+        )
+
+
+def few_blocks(levers: Levers, num_layers: int) -> int:
+    """The smallest model of the same kinds of blocks, from which one of `num_layers` can be composed."""
+    unit = max(1, levers.blocks_recomputed_together)
+    units = FEW_WITH_OFFLOAD if getattr(levers, "offload", False) else FEW
+    return min(num_layers, units * unit + num_layers % unit)
+
+
+def count_composed(subject: Subject) -> Counted:
+    """`count_step` of all blocks, though only a few of them are run."""
+    few = few_blocks(subject.levers, subject.num_layers)
+    counted = _with_cost(subject, count_step(subject, few), few)
+    blocks = blocks_of(counted, few, unit=max(1, subject.levers.blocks_recomputed_together))
+    return joined(counted, [blocks.repeated(subject.num_layers)])
+
+
+def blocks_of(counted: Counted, num_blocks: int, unit: int = 1) -> Blocks:
+    """The phases of the blocks alone."""
+    names = {block_name(number) for number in range(num_blocks)}
+    return Blocks(
+        tuple(phase for phase in counted.forward if phase.layer in names),
+        tuple(phase for phase in counted.backward if phase.layer in names),
+        unit,
+    )
+
+
+def joined(counted: Counted, runs: Sequence[Blocks]) -> Counted:
+    """The same step with these blocks in place of its own, numbered anew."""
+    forward = [phase for run in runs for phase in run.forward]
+    backward = [phase for run in reversed(runs) for phase in run.backward]
+    forward = [phase._replace(layer=block_name(number)) for number, phase in enumerate(forward)]
+    backward = [
+        phase._replace(layer=block_name(len(backward) - 1 - number)) for number, phase in enumerate(backward)
+    ]
+    return replace(counted, forward=_in_place(counted.forward, forward), backward=_in_place(counted.backward, backward))
+
+
+def _in_place(phases: list[Phase], blocks: list[Phase]) -> list[Phase]:
+    numbers = [number for number, phase in enumerate(phases) if phase.layer.startswith("block ")]
+    return [*phases[: numbers[0]], *blocks, *phases[numbers[-1] + 1 :]]
+
+
+def _with_more(phases: tuple[Phase, ...], first: int, unit: int, times: int) -> tuple[Phase, ...]:
+    return phases[:first] + phases[first : first + unit] * times + phases[first:]
+
+
+def _with_cost(subject: Subject, counted: Counted, num_layers: int) -> Counted:
+    """Costs of all tiles: bytes are counted with three of them."""
+    tile, rows = subject.levers.tile_tokens, subject.tokens * subject.batch_size
+    if tile is None or len(range(0, rows, tile)) <= len(tile_starts(rows, tile)):
+        return counted
+    try:
+        short = count_step(replace(subject, tokens=2 * tile, batch_size=1), num_layers)
+    except ValueError:  # a pattern for one length alone
+        return counted
+    factor = rows / (2 * tile)
+    return replace(
+        counted,
+        forward=[phase._replace(cost=of.cost.times(factor)) for phase, of in zip(counted.forward, short.forward, strict=True)],
+        backward=[phase._replace(cost=of.cost.times(factor)) for phase, of in zip(counted.backward, short.backward, strict=True)],
+    )

@@ -1,0 +1,256 @@
+"""One training step over tensors without data, its memory booked layer by layer."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from longtag.loss import mean
+from longtag.memory import Levers
+from longtag.memory.estimate.ledger import ALLOCATION_UNIT, Ledger, Phase
+from longtag.memory.estimate.subject import Subject
+from longtag.memory.estimate.without_data import implementation_on_a_gpu, stand_in, without_data
+from longtag.memory.head_groups import layouts_of_groups
+from longtag.memory.tiled_loss import cost_of_tokens
+from longtag.model import TokenClassifier
+from sparse_attention import Layout, PerHead
+
+EMBEDDING, HEAD, OPTIMIZER = "embedding", "head and loss", "optimizer"
+
+
+def block_name(number: int) -> str:
+    return f"block {number}"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Phases of one step, in the order in which they happen, and what is there all the time.
+
+    batch, lists: bytes of the batch and of the layout with what backward derives from it.
+    """
+
+    forward: list[Phase]
+    backward: list[Phase]
+    batch: int
+    lists: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Bytes of each layer, by its name, that stand from step to step, and what the optimizer's step takes besides."""
+
+    weights: dict[str, int]
+    gradients: dict[str, int]
+    optimizer_states: dict[str, int]
+    optimizer_step: int
+
+
+def count_step(subject: Subject, num_layers: int, levers_of_blocks: Iterable[Levers] | None = None) -> Counted:
+    """Forward, loss and backward of a step that is not the first, with so many blocks."""
+    layout = _built(subject)
+    with without_data(subject.device_type):
+        given = stand_in(layout)
+        model = _model(subject, given, num_layers)
+        optimizer = _optimizer(subject, model)
+        _make_states(optimizer, model)
+        inputs, labels = subject.new_inputs(), torch.zeros(subject.batch_size, subject.tokens, dtype=torch.int64)
+        batch = _rounded(inputs) + _rounded(labels)
+        with Ledger() as ledger:
+            forward, backward = _step(subject, model, optimizer, inputs, labels, ledger)
+        lists = _bytes_of_lists(given, model.num_heads, subject.levers.tile_heads)
+    return Counted(forward, backward, batch, lists)
+
+
+def count_standing(subject: Subject) -> Standing:
+    """Weights, gradients and optimizer states of the whole model, and the optimizer's step."""
+    with without_data(subject.device_type):
+        model = _model(subject, stand_in(subject.pattern(subject.tokens)), subject.num_layers)
+        optimizer = _optimizer(subject, model)
+        _make_states(optimizer, model)
+        layers = {name: list(parameters) for name, parameters in _parameters_by_layer(model)}
+        buffers = sum(map(_rounded, model.buffers())) + sum(map(_rounded, subject.loss.buffers()))
+        weights = {name: sum(map(_rounded, parameters)) for name, parameters in layers.items()}
+        weights[HEAD] += buffers
+        states = {
+            name: sum(_bytes_of_state(optimizer.state[parameter]) for parameter in parameters)
+            for name, parameters in layers.items()
+        }
+        return Standing(
+            weights=weights,
+            gradients={name: sum(map(_rounded, parameters)) for name, parameters in layers.items()},
+            optimizer_states=states,
+            optimizer_step=_count_optimizer_step(subject, model, optimizer),
+        )
+
+
+def _built(subject: Subject) -> Layout:
+    """The layout, with all that depends on its data, which the rest of the count does without."""
+    layout = subject.pattern(subject.tokens)
+    if stand_in(layout) is layout:
+        layout.build()
+    return layout
+
+
+def _model(subject: Subject, layout: Layout, num_layers: int) -> TokenClassifier:
+    build = partial(subject.build_model, pattern=lambda num_tokens: layout, levers=subject.levers, num_layers=num_layers)
+    default = torch.get_default_dtype()
+    # Tensors without data cannot be converted in place afterwards.
+    torch.set_default_dtype(subject.weight_dtype)
+    try:
+        model = build(implementation=subject.implementation)
+        if subject.device_type == "cuda" and subject.implementation in ("auto", "triton"):
+            return build(implementation=implementation_on_a_gpu(layout, model.head_dim, subject.compute_dtype))
+        return model
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer:
+    optimizer = subject.optimization.configure(model, max_steps=1)["optimizer"]
+    for group in optimizer.param_groups:
+        if subject.device_type == "cuda" and "foreach" in group and not group.get("fused"):
+            group["foreach"] = True  # torch's own choice there
+    return optimizer
+
+
+def _make_states(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """As the first step does it, whether inside of backward or after it."""
+
+    def backward() -> None:
+        sum(parameter.float().sum() for parameter in model.parameters()).backward()  # pyright: ignore
+
+    optimizer.step(backward)  # pyright: ignore[reportArgumentType]
+    optimizer.zero_grad()
+
+
+def _step(
+    subject: Subject,
+    model: TokenClassifier,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    labels: Tensor,
+    ledger: Ledger,
+) -> tuple[list[Phase], list[Phase]]:
+    """In Lightning's order: gradients of the step before are there until forward has ended."""
+    phases: list[list[Phase]] = []
+    in_backward = getattr(subject.optimization, "in_backward", False)
+    hooks = _follow(model, ledger, phases)
+    for parameter in () if in_backward else model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+        ledger.book_gradient(parameter.grad)
+
+    def closure() -> None:
+        ledger.begin(EMBEDDING)
+        with torch.autocast("cpu", dtype=subject.autocast_dtype, enabled=subject.autocast_dtype is not None):
+            cost = cost_of_tokens(
+                model.head, subject.loss, model.encode(inputs), labels, tile=subject.levers.tile_tokens
+            )
+            loss = mean(cost, subject.loss.weight(labels))
+            del cost
+        phases.append(ledger.end())
+        ledger.keep_for_backward()
+        if not subject.accumulates:
+            optimizer.zero_grad()
+        ledger.begin(HEAD)
+        loss.backward()
+        phases.append(ledger.end())
+
+    if in_backward:
+        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    else:
+        closure()
+    for hook in hooks:
+        hook.remove()
+    forward, backward = phases
+    return forward, backward
+
+
+def _follow(model: TokenClassifier, ledger: Ledger, phases: list[list[Phase]]) -> list[Any]:
+    """Begin a phase where forward, or backward, comes to another layer. What is run again in backward begins none."""
+    hooks = []
+
+    def when_gradient_arrives(tensor: Tensor, layer: str) -> None:
+        if tensor.requires_grad:
+            tensor.register_hook(lambda _: ledger.begin(layer))
+
+    def enter(number: int, x: Tensor) -> None:
+        if not phases:
+            if number == 0:
+                when_gradient_arrives(x, EMBEDDING)
+            ledger.begin(block_name(number))
+
+    def leave(number: int, out: Tensor) -> None:
+        if not phases:
+            when_gradient_arrives(out, block_name(number))
+            if number == len(model.encoder.blocks) - 1:
+                ledger.begin(HEAD)
+
+    for number, block in enumerate(model.encoder.blocks):
+        hooks.append(block.register_forward_pre_hook(lambda _, args, number=number: enter(number, args[0])))
+        hooks.append(block.register_forward_hook(lambda _, args, out, number=number: leave(number, out)))
+    for parameter in model.parameters():
+        hooks.append(parameter.register_post_accumulate_grad_hook(partial(_book, ledger)))
+    return hooks
+
+
+def _book(ledger: Ledger, parameter: Tensor) -> None:
+    if parameter.grad is not None:
+        ledger.book_gradient(parameter.grad)
+
+
+def _count_optimizer_step(subject: Subject, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes beyond the gradients that clipping and the step take while they run."""
+    if getattr(subject.optimization, "in_backward", False):
+        return 0
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    with Ledger() as ledger:
+        ledger.begin(OPTIMIZER)
+        if subject.clips:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=subject.device_type == "cuda")
+        optimizer.step()
+        (phase,) = ledger.end()
+    return phase.peak.total
+
+
+def _parameters_by_layer(model: TokenClassifier) -> Iterator[tuple[str, Iterable[nn.Parameter]]]:
+    yield EMBEDDING, model.embedding.parameters()
+    for number, block in enumerate(model.encoder.blocks):
+        yield block_name(number), block.parameters()
+    yield HEAD, itertools.chain(model.encoder.final_norm.parameters(), model.head.parameters())
+
+
+def _bytes_of_state(state: dict[str, Any]) -> int:
+    # Counters of steps are kept on the host.
+    return sum(_rounded(value) for value in state.values() if isinstance(value, Tensor) and value.dim())
+
+
+def _bytes_of_lists(layout: Layout, num_heads: int, group: int | None) -> int:
+    """Of a layout, of what it derives for backward, and of the parts that groups of heads have of their own."""
+    parts = [layout]
+    if group is not None:
+        parts += [part for part in layouts_of_groups(layout, num_heads, group) if part is not layout]
+    storages = {}
+    for tensor in itertools.chain.from_iterable(map(_tensors_in, parts)):
+        storages[tensor.untyped_storage()._cdata] = _rounded(tensor)
+    return sum(storages.values())
+
+
+def _tensors_in(thing: Any) -> Iterator[Tensor]:
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, list | tuple):
+        for item in thing:
+            yield from _tensors_in(item)
+    elif type(thing).__module__.startswith("sparse_attention.layouts"):
+        for item in vars(thing).values():
+            yield from _tensors_in(item)
+
+
+def _rounded(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // ALLOCATION_UNIT) * ALLOCATION_UNIT

@@ -1,0 +1,87 @@
+"""A place where tensors have shapes and no data, and operators take and make what they would on the device planned for.
+
+Torch can follow tensors of a CUDA device without data only where it was built for CUDA. Here they are tensors of the
+CPU without data, and the few operators that do something else on CUDA are replaced by what they do there.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from longtag.memory.tiles import some_tiles_only
+from sparse_attention import IMPLEMENTATIONS, IndexList, Layout, PerHead
+
+AS_ON_A_GPU = "as on a GPU"
+"""The implementation of attention that is the fastest on a GPU for every layout, on any device: for shapes alone."""
+
+
+@contextlib.contextmanager
+def without_data(device_type: str) -> Iterator[None]:
+    """Inside, tensors are made without data; operators act as on "cuda" or "cpu". Tensors with data are taken as well."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(some_tiles_only())
+        if device_type == "cuda":
+            stack.enter_context(_as_on_cuda())
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        yield
+
+
+def stand_in(layout: Layout) -> Layout:
+    """A layout of the same size, to be called inside of `without_data`: lists that grow with the length have no data."""
+    if type(layout) is IndexList:
+        indices = torch.empty(layout.indices.shape, dtype=torch.int32)
+        return IndexList(indices, layout.num_keys, layout.full_rows, validate=False)
+    return layout
+
+
+def implementation_on_a_gpu(layout: Layout, head_dim: int, dtype: torch.dtype) -> str:
+    """What "auto" takes there, by name: the one for shapes alone, or one that is plain torch."""
+    if isinstance(layout, PerHead) or layout.kind == "dense":
+        return AS_ON_A_GPU
+    q = torch.empty(1, 1, 1, head_dim, dtype=dtype, device="meta")
+    return "reference" if IMPLEMENTATIONS["triton"].refusal(q, q, q, layout) else AS_ON_A_GPU
+
+
+@contextlib.contextmanager
+def _as_on_cuda() -> Iterator[None]:
+    from triton.runtime.jit import KernelInterface
+
+    triton, sdpa, layer_norm = IMPLEMENTATIONS["triton"], IMPLEMENTATIONS["sdpa"], F.layer_norm
+    in_both = replace(triton, load={**triton.load, **sdpa.load}, why_not=lambda q, k, v, layout: None)
+
+    def in_float32(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # Under autocast the CPU norms in the dtype of the input.
+        return layer_norm(input.float() if torch.is_autocast_enabled("cpu") else input, *args, **kwargs)
+
+    with (
+        _replaced(F, "dropout", _dropout),
+        _replaced(F, "layer_norm", in_float32),
+        # What happens around kernels, which is where their scratch memory comes from, without the kernels.
+        _replaced(KernelInterface, "__getitem__", lambda self, grid: lambda *args, **kwargs: None),
+    ):
+        IMPLEMENTATIONS[AS_ON_A_GPU] = in_both
+        try:
+            yield
+        finally:
+            del IMPLEMENTATIONS[AS_ON_A_GPU]
+
+
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """One operator that keeps a mask of one byte an element; the CPU keeps a factor in the dtype of the input."""
+    return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, by)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
