@@ -1,6 +1,8 @@
 """From a config to the parts of a run: the one place where ``hydra.utils.instantiate`` is called."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -25,8 +27,10 @@ from longtag.data import Source
 from longtag.errors import UsageError
 from longtag.folder import RunFolder
 from longtag.loggers.jsonl import JsonlLogger
+from longtag.memory import Levers
+from longtag.memory.estimate import Subject
 from longtag.model import TokenClassifier
-from longtag.model.layout_cache import Pattern
+from longtag.model.layout_cache import LayoutCache, Pattern
 from longtag.precision import NarrowModel, weights_are_narrow
 from longtag.provenance import provenance
 from longtag.tagger import Tagger
@@ -110,22 +114,15 @@ def _build(config: DictConfig, group: str, **given: Any) -> Any:
 
 
 def _build_tagger(config: DictConfig, source: Source) -> Tagger:
-    num_labels = len(source.class_names)
-    num_classes = num_labels if config.classes is None else config.classes
-    if num_classes < num_labels:
-        raise UsageError(f"classes={num_classes}: the data has {num_labels} labels; give {num_labels} or more, or null")
-    model: TokenClassifier = _build(
-        config,
-        "model",
-        inputs=source.inputs,
-        num_classes=num_classes,
+    num_classes = _num_classes(config, source)
+    model = model_builder(config, source)(
         pattern=pattern_of(config),
         implementation=config.implementation,
-        levers=_build(config, "memory"),
+        levers=build_levers(config),
     )
     if config.compile:
         compile_blocks(model)
-    unused = num_classes - num_labels
+    unused = num_classes - len(source.class_names)
     class_names = [*source.class_names, *(f"unused {label}" for label in range(unused))]
     return Tagger(
         model=model,
@@ -139,6 +136,54 @@ def _chance(source: Source) -> float:
     """Accuracy of a guess that is always the most frequent class of the training labels."""
     counts = source.class_counts("train")
     return float(counts.max() / max(counts.sum(), 1))
+
+
+def model_builder(config: DictConfig, source: Source) -> Callable[..., TokenClassifier]:
+    """What makes the model of a config, given a pattern, an implementation and levers.
+
+    Raises:
+        UsageError: fewer classes than the data has labels.
+    """
+    return partial(_build, config, "model", inputs=source.inputs, num_classes=_num_classes(config, source))
+
+
+def _num_classes(config: DictConfig, source: Source) -> int:
+    num_labels = len(source.class_names)
+    num_classes = num_labels if config.classes is None else config.classes
+    if num_classes < num_labels:
+        raise UsageError(f"classes={num_classes}: the data has {num_labels} labels; give {num_labels} or more, or null")
+    return num_classes
+
+
+def build_subject(config: DictConfig, device_type: str) -> Subject:
+    """What the memory of a config's training step depends on, without data and without a device.
+
+    device_type: "cuda" or "cpu": where the step is to be made.
+    """
+    source: Source = _build(config, "data")
+    num_classes = _num_classes(config, source)
+    return Subject(
+        build_model=model_builder(config, source),
+        # Counts of labels change no size, and may take long to read.
+        loss=_build(config, "loss", class_counts=np.ones(num_classes, dtype=np.int64)),
+        optimization=_build(config, "optim"),
+        inputs=source.inputs,
+        pattern=LayoutCache(pattern_of(config)).on_host,
+        implementation=config.implementation,
+        num_layers=config.model.num_layers,
+        levers=build_levers(config),
+        tokens=config.tokens,
+        batch_size=config.crops.batch_size,
+        accumulates=config.trainer.accumulate_grad_batches > 1,
+        clips=config.trainer.gradient_clip_val is not None,
+        precision=str(config.trainer.precision or ("bf16-mixed" if device_type == "cuda" else "32-true")),
+        device_type=device_type,
+    )
+
+
+def build_levers(config: DictConfig) -> Levers:
+    """The levers of a config."""
+    return _build(config, "memory")
 
 
 def _build_checkpoint(config: DictConfig, folder: RunFolder) -> ModelCheckpoint:

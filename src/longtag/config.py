@@ -55,12 +55,13 @@ def top_level(
     """The options of train.yaml that belong to no group; only the signature is used."""
 
 
-def check(config: DictConfig, choices: Mapping[str, str]) -> None:
+def check(config: DictConfig, choices: Mapping[str, str], *, elsewhere: bool = False) -> None:
     """Raise one UsageError that lists every option that cannot be used.
 
     Args:
         config: the composed config, without Hydra's own node.
         choices: the chosen file of each config group, for example ``{"pattern": "window"}``.
+        elsewhere: whether it is to be run on another machine, which may have a GPU where this one has none.
     """
     try:
         values = plain(config)
@@ -75,7 +76,7 @@ def check(config: DictConfig, choices: Mapping[str, str]) -> None:
         *_node_problems("", values, choices),
     ]
     if not problems:
-        problems = list(_rule_problems(values))
+        problems = list(_rule_problems(values, elsewhere=elsewhere))
     if problems:
         raise UsageError("\n".join(problems))
 
@@ -178,7 +179,7 @@ def _described(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
+def _rule_problems(values: dict[str, Any], *, elsewhere: bool) -> Iterator[str]:
     """Rules that span several options; each message names the option to change."""
     trainer = values["trainer"]
     for name in trainer.keys() & TRAINER_SET_BY_RUN:
@@ -187,7 +188,7 @@ def _rule_problems(values: dict[str, Any]) -> Iterator[str]:
         yield f"tokens={values['tokens']}: expected the length of a crop in tokens, 1 or more"
     if trainer["max_steps"] < 1:
         yield f"trainer.max_steps={trainer['max_steps']}: crops never run out; give the number of optimizer steps"
-    if trainer["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
+    if trainer["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available() and not elsewhere:
         yield (
             f"trainer.accelerator={trainer['accelerator']}: this machine has no CUDA device; to try the same on the "
             "CPU, shorten the crops and the run: trainer.accelerator=cpu trainer.precision=32-true tokens=10000 "

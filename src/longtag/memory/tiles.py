@@ -18,6 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from longtag.memory.checkpointing import recomputed
 
+MOST_TILES = 3
+"""Tiles that are computed inside of `some_tiles_only`."""
+
 _SOME_ONLY: ContextVar[bool] = ContextVar("some_only", default=False)
 
 

@@ -46,5 +46,9 @@ class LayoutCache:
         self._layouts.move_to_end(key)
         return self._layouts[key]
 
+    def on_host(self, num_tokens: int) -> Layout:
+        """The layout for `num_tokens` tokens, on the CPU."""
+        return self.get(num_tokens, torch.device("cpu"))
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_layouts": OrderedDict()}

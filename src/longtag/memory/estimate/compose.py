@@ -7,7 +7,7 @@ from longtag.memory import Levers
 from longtag.memory.estimate.count import Counted, block_name, count_step
 from longtag.memory.estimate.ledger import Phase
 from longtag.memory.estimate.subject import Subject
-from longtag.memory.tiles import tile_starts
+from longtag.memory.tiles import MOST_TILES
 
 FEW = 3
 """A first, a middle and a last unit: blocks that are recomputed together, or one block."""
@@ -84,17 +84,27 @@ def _with_more(phases: tuple[Phase, ...], first: int, unit: int, times: int) -> 
 
 
 def _with_cost(subject: Subject, counted: Counted, num_layers: int) -> Counted:
-    """Costs of all tiles: bytes are counted with three of them."""
+    """Costs of all tiles, where bytes are counted with a few: each tile more costs as much as the one before."""
     tile, rows = subject.levers.tile_tokens, subject.tokens * subject.batch_size
-    if tile is None or len(range(0, rows, tile)) <= len(tile_starts(rows, tile)):
+    if tile is None or rows <= MOST_TILES * tile:
         return counted
     try:
-        short = count_step(replace(subject, tokens=2 * tile, batch_size=1), num_layers)
+        two, three = (
+            count_step(replace(subject, tokens=tiles * tile, batch_size=1), num_layers)
+            for tiles in (MOST_TILES - 1, MOST_TILES)
+        )
     except ValueError:  # a pattern for one length alone
         return counted
-    factor = rows / (2 * tile)
+    more = rows / tile - (MOST_TILES - 1)
+
+    def extended(phases: list[Phase], of_two: list[Phase], of_three: list[Phase]) -> list[Phase]:
+        return [
+            phase._replace(cost=less.cost.plus(full.cost.plus(less.cost.times(-1)).times(more)))
+            for phase, less, full in zip(phases, of_two, of_three, strict=True)
+        ]
+
     return replace(
         counted,
-        forward=[phase._replace(cost=of.cost.times(factor)) for phase, of in zip(counted.forward, short.forward, strict=True)],
-        backward=[phase._replace(cost=of.cost.times(factor)) for phase, of in zip(counted.backward, short.backward, strict=True)],
+        forward=extended(counted.forward, two.forward, three.forward),
+        backward=extended(counted.backward, two.backward, three.backward),
     )

@@ -1,0 +1,55 @@
+"""From overrides, as train.py takes them, to what is estimated."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from longtag.assembly import build_levers, build_subject
+from longtag.config import check
+from longtag.memory import Levers
+from longtag.memory.estimate.subject import Subject
+
+EACH_ALONE = {
+    "no lever": Levers(),
+    "tile_heads=4": Levers(tile_heads=4),
+    "tile_tokens=8192": Levers(tile_tokens=8192),
+    "checkpoint=selective": Levers(checkpoint="selective"),
+    "checkpoint=blocks": Levers(checkpoint="blocks"),
+    "blocks, residual=bfloat16": Levers(checkpoint="blocks", residual="bfloat16"),
+    "blocks, tile_tokens=8192": Levers(checkpoint="blocks", tile_tokens=8192),
+}
+"""Levers one by one, the last two on top of the one that they serve."""
+
+
+def compose_subject(conf: Path, overrides: list[str]) -> tuple[Subject, dict[str, Levers]]:
+    """The subject of a config, and levers to compare: each alone, the presets of conf/memory, and the config's own.
+
+    Raises UsageError and HydraException as train.py does.
+    """
+    config = _composed(conf, overrides)
+    device_type = "cpu" if config.trainer.accelerator == "cpu" else "cuda"
+    subject = build_subject(config, device_type)
+    rest = [item for item in overrides if not item.lstrip("+~").startswith("memory")]
+    levers = dict(EACH_ALONE)
+    for preset in sorted(file.stem for file in (conf / "memory").glob("*.yaml") if file.stem != "auto"):
+        found = build_levers(_composed(conf, [*rest, f"memory={preset}"]))
+        if found in levers.values():
+            levers = {f"{preset}: {name}" if known == found else name: known for name, known in levers.items()}
+        else:
+            levers[preset] = found
+    if subject.levers not in levers.values():
+        levers["this config"] = subject.levers
+    return subject, levers
+
+
+def _composed(conf: Path, overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        config = compose("train", overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    choices = config.hydra.runtime.choices
+    with open_dict(config):
+        del config["hydra"]
+    check(config, choices, elsewhere=True)
+    return config
