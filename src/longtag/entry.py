@@ -1,6 +1,7 @@
 """What stands around a command: errors become messages that name the fix, and the exit code says how it ended.
 
-0 done, 1 a fault of the program (with its traceback), 2 input that the user can mend, 130 interrupted, 143 terminated.
+0 done, 1 a fault of the program (with its traceback) or too little memory, 2 input that the user can mend, 130
+interrupted, 143 terminated.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from longtag.errors import UsageError, unknown_option
+from longtag.errors import OutOfMemory, UsageError, unknown_option
 
 # Hydra prints errors itself unless it is told to raise them, and then they can be explained here.
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -31,6 +32,9 @@ PLUGINS = {
     "submitit_local": "slurm",
 }
 """Choices that plugins of Hydra bring, and the extra of this project that installs each."""
+
+FULL_ERROR = "LONGTAG_FULL_ERROR"
+"""Environment variable that, set to 1, asks for the traceback at out-of-memory too."""
 
 
 @contextlib.contextmanager
@@ -48,6 +52,10 @@ def readable_errors(conf: Path, mode: RunMode | None = RunMode.RUN) -> Iterator[
         yield
     except UsageError as error:
         _leave(str(error), 2)
+    except OutOfMemory as error:
+        if os.environ.get(FULL_ERROR):
+            raise
+        _leave(str(error), 1)
     except HydraException as error:
         _leave(explain(error, conf, sys.argv[1:]), 2)
     except KeyboardInterrupt:

@@ -12,6 +12,10 @@ class UsageError(ValueError):
     """
 
 
+class OutOfMemory(RuntimeError):
+    """The device had too little memory. The message says what was asked for, what is needed, and what would fit."""
+
+
 def unknown_option(path: str, owner: str, allowed: Iterable[str]) -> str:
     """The message for an option that its owner does not have, with the nearest one that it has."""
     names = sorted(allowed)

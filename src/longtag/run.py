@@ -14,7 +14,9 @@ from longtag.announcement import announce, show_results
 from longtag.assembly import Parts, assemble
 from longtag.callbacks.interruption import Interrupted
 from longtag.config import check, plain
+from longtag.errors import OutOfMemory
 from longtag.folder import RunFolder
+from longtag.memory.out_of_memory import describe
 from longtag.precision import float32_products
 
 
@@ -31,6 +33,7 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
 
     Raises:
         UsageError: an option or an input that cannot be used; the folder is left as it was.
+        OutOfMemory: the device had too little memory, with what would fit.
         SystemExit: the run was interrupted, after its last checkpoint was saved.
     """
     _quieten_lightning()
@@ -49,6 +52,9 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
             _fit_and_test(parts, resumed, test=config.test)
         if config.report and parts.trainer.is_global_zero:
             _report(folder, parts.trainer)
+    except torch.OutOfMemoryError as error:
+        device = parts.trainer.strategy.root_device
+        raise OutOfMemory(describe(error, config, device, folder.last_checkpoint)) from error
     finally:
         wandb.finish()
     if parts.trainer.is_global_zero:

@@ -30,7 +30,8 @@ class Blocks:
         """So many blocks: as many as there are, or a number of units more."""
         middle = (len(self.forward) // self.unit // 2) * self.unit
         times, left = divmod(num_blocks - len(self.forward), self.unit)
-        assert times >= 0 and left == 0, (num_blocks, len(self.forward), self.unit)
+        assert times >= 0
+        assert left == 0
         return Blocks(
             _with_more(self.forward, middle, self.unit, times),
             _with_more(self.backward, len(self.backward) - middle - self.unit, self.unit, times),
@@ -45,10 +46,15 @@ def few_blocks(levers: Levers, num_layers: int) -> int:
     return min(num_layers, units * unit + num_layers % unit)
 
 
-def count_composed(subject: Subject) -> Counted:
-    """`count_step` of all blocks, though only a few of them are run."""
+def count_composed(subject: Subject, *, costs: bool = True) -> Counted:
+    """`count_step` of all blocks, though only a few of them are run.
+
+    costs: whether those of tiles that were left out are counted as well, which takes two more counts.
+    """
     few = few_blocks(subject.levers, subject.num_layers)
-    counted = _with_cost(subject, count_step(subject, few), few)
+    counted = count_step(subject, few)
+    if costs:
+        counted = _with_cost(subject, counted, few)
     blocks = blocks_of(counted, few, unit=max(1, subject.levers.blocks_recomputed_together))
     return joined(counted, [blocks.repeated(subject.num_layers)])
 
@@ -68,9 +74,7 @@ def joined(counted: Counted, runs: Sequence[Blocks]) -> Counted:
     forward = [phase for run in runs for phase in run.forward]
     backward = [phase for run in reversed(runs) for phase in run.backward]
     forward = [phase._replace(layer=block_name(number)) for number, phase in enumerate(forward)]
-    backward = [
-        phase._replace(layer=block_name(len(backward) - 1 - number)) for number, phase in enumerate(backward)
-    ]
+    backward = [phase._replace(layer=block_name(len(backward) - 1 - number)) for number, phase in enumerate(backward)]
     return replace(counted, forward=_in_place(counted.forward, forward), backward=_in_place(counted.backward, backward))
 
 

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.flop_counter import flop_registry
 
 PRODUCTS_PER_SECOND = {2: 600e12, 4: 400e12, 8: 30e12}
@@ -36,13 +37,16 @@ def cost_of(func: Any, args: tuple, kwargs: dict[str, Any], inputs: list[Tensor]
     itemsize = max(tensor.dtype.itemsize for tensor in outputs)
     flops = 0
     if func._overloadpacket in flop_registry:
-        flops = int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=outputs[0]))
+        # Formulas may look at lists that have data.
+        with unset_fake_temporarily():
+            flops = int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=outputs[0]))
     moved = sum(tensor.nbytes for tensor in inputs) + sum(tensor.nbytes for tensor in outputs)
     is_product = func.namespace == "aten" and "mm" in func.__name__
     if flops and not is_product:
         # A gathered number takes part in one multiplication and one addition.
         gathered = 0 if func.namespace == "aten" else flops // 2 * itemsize
         rate = PRODUCTS_PER_SECOND[itemsize] / 2 if func.namespace == "aten" else float("inf")
-        return Cost(0, flops, SECONDS_PER_OPERATOR + moved / BYTES_PER_SECOND + gathered / GATHERED_PER_SECOND + flops / rate)
+        seconds = moved / BYTES_PER_SECOND + gathered / GATHERED_PER_SECOND + flops / rate
+        return Cost(0, flops, SECONDS_PER_OPERATOR + seconds)
     seconds = SECONDS_PER_OPERATOR + max(moved / BYTES_PER_SECOND, flops / PRODUCTS_PER_SECOND[max(2, itemsize)])
     return Cost(flops if is_product else 0, 0, seconds)

@@ -1,24 +1,22 @@
 """One training step over tensors without data, its memory booked layer by layer."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from longtag.loss import mean
-from longtag.memory import Levers
 from longtag.memory.estimate.ledger import ALLOCATION_UNIT, Ledger, Phase
 from longtag.memory.estimate.subject import Subject
-from longtag.memory.estimate.without_data import implementation_on_a_gpu, stand_in, without_data
+from longtag.memory.estimate.without_data import implementation_for_shapes, stand_in, without_data
 from longtag.memory.head_groups import layouts_of_groups
 from longtag.memory.tiled_loss import cost_of_tokens
 from longtag.model import TokenClassifier
-from sparse_attention import Layout, PerHead
+from sparse_attention import Layout
 
 EMBEDDING, HEAD, OPTIMIZER = "embedding", "head and loss", "optimizer"
 
@@ -50,7 +48,7 @@ class Standing:
     optimizer_step: int
 
 
-def count_step(subject: Subject, num_layers: int, levers_of_blocks: Iterable[Levers] | None = None) -> Counted:
+def count_step(subject: Subject, num_layers: int) -> Counted:
     """Forward, loss and backward of a step that is not the first, with so many blocks."""
     layout = _built(subject)
     with without_data(subject.device_type):
@@ -68,8 +66,9 @@ def count_step(subject: Subject, num_layers: int, levers_of_blocks: Iterable[Lev
 
 def count_standing(subject: Subject) -> Standing:
     """Weights, gradients and optimizer states of the whole model, and the optimizer's step."""
+    layout = subject.pattern(subject.tokens)
     with without_data(subject.device_type):
-        model = _model(subject, stand_in(subject.pattern(subject.tokens)), subject.num_layers)
+        model = _model(subject, stand_in(layout), subject.num_layers)
         optimizer = _optimizer(subject, model)
         _make_states(optimizer, model)
         layers = {name: list(parameters) for name, parameters in _parameters_by_layer(model)}
@@ -97,15 +96,17 @@ def _built(subject: Subject) -> Layout:
 
 
 def _model(subject: Subject, layout: Layout, num_layers: int) -> TokenClassifier:
-    build = partial(subject.build_model, pattern=lambda num_tokens: layout, levers=subject.levers, num_layers=num_layers)
+    implementation = implementation_for_shapes(subject.implementation, subject.device_type, layout)
     default = torch.get_default_dtype()
     # Tensors without data cannot be converted in place afterwards.
     torch.set_default_dtype(subject.weight_dtype)
     try:
-        model = build(implementation=subject.implementation)
-        if subject.device_type == "cuda" and subject.implementation in ("auto", "triton"):
-            return build(implementation=implementation_on_a_gpu(layout, model.head_dim, subject.compute_dtype))
-        return model
+        return subject.build_model(
+            pattern=lambda num_tokens: layout,
+            implementation=implementation,
+            levers=subject.levers,
+            num_layers=num_layers,
+        )
     finally:
         torch.set_default_dtype(default)
 
@@ -121,10 +122,11 @@ def _optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer:
 def _make_states(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     """As the first step does it, whether inside of backward or after it."""
 
-    def backward() -> None:
-        sum(parameter.float().sum() for parameter in model.parameters()).backward()  # pyright: ignore
+    def backward() -> float:
+        torch.stack([parameter.float().sum() for parameter in model.parameters()]).sum().backward()
+        return 0.0
 
-    optimizer.step(backward)  # pyright: ignore[reportArgumentType]
+    optimizer.step(backward)
     optimizer.zero_grad()
 
 
@@ -144,9 +146,11 @@ def _step(
         parameter.grad = torch.empty_like(parameter)
         ledger.book_gradient(parameter.grad)
 
-    def closure() -> None:
+    def closure() -> float:
         ledger.begin(EMBEDDING)
-        with torch.autocast("cpu", dtype=subject.autocast_dtype, enabled=subject.autocast_dtype is not None):
+        narrow = subject.autocast_dtype
+        # Lightning keeps no casts of weights either.
+        with torch.autocast("cpu", dtype=narrow, enabled=narrow is not None, cache_enabled=False):
             cost = cost_of_tokens(
                 model.head, subject.loss, model.encode(inputs), labels, tile=subject.levers.tile_tokens
             )
@@ -159,9 +163,10 @@ def _step(
         ledger.begin(HEAD)
         loss.backward()
         phases.append(ledger.end())
+        return 0.0
 
     if in_backward:
-        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+        optimizer.step(closure)
     else:
         closure()
     for hook in hooks:
@@ -178,21 +183,21 @@ def _follow(model: TokenClassifier, ledger: Ledger, phases: list[list[Phase]]) -
         if tensor.requires_grad:
             tensor.register_hook(lambda _: ledger.begin(layer))
 
-    def enter(number: int, x: Tensor) -> None:
+    def enter(number: int, block: nn.Module, args: tuple[Any, ...]) -> None:
         if not phases:
             if number == 0:
-                when_gradient_arrives(x, EMBEDDING)
+                when_gradient_arrives(args[0], EMBEDDING)
             ledger.begin(block_name(number))
 
-    def leave(number: int, out: Tensor) -> None:
+    def leave(number: int, block: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         if not phases:
             when_gradient_arrives(out, block_name(number))
             if number == len(model.encoder.blocks) - 1:
                 ledger.begin(HEAD)
 
     for number, block in enumerate(model.encoder.blocks):
-        hooks.append(block.register_forward_pre_hook(lambda _, args, number=number: enter(number, args[0])))
-        hooks.append(block.register_forward_hook(lambda _, args, out, number=number: leave(number, out)))
+        hooks.append(block.register_forward_pre_hook(partial(enter, number)))
+        hooks.append(block.register_forward_hook(partial(leave, number)))
     for parameter in model.parameters():
         hooks.append(parameter.register_post_accumulate_grad_hook(partial(_book, ledger)))
     return hooks

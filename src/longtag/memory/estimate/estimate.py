@@ -124,5 +124,3 @@ def _total(counted: Counted) -> Cost:
     for phase in (*counted.forward, *counted.backward):
         total = total.plus(phase.cost)
     return total
-
-

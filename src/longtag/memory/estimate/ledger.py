@@ -1,8 +1,6 @@
 """Bytes of tensors over one training step, kept apart by what they are and by the layer that runs."""
 
-import contextlib
 import weakref
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +64,8 @@ class Ledger(TorchDispatchMode):
 
     def begin(self, layer: str) -> None:
         """The phase so far ends, and another one begins."""
-        self.phases.append(Phase(self._layer, self._peak.minus(self._start), self._level.minus(self._start), self._cost))
+        peak, end = self._peak.minus(self._start), self._level.minus(self._start)
+        self.phases.append(Phase(self._layer, peak, end, self._cost))
         self._begin(layer)
 
     def end(self) -> list[Phase]:
@@ -102,13 +101,6 @@ class Ledger(TorchDispatchMode):
             self._note(tensor, new=True)
         self._cost = self._cost.plus(cost_of(func, args, kwargs, inputs, outputs))
         return out
-
-    @contextlib.contextmanager
-    def layer(self, name: str) -> Iterator[None]:
-        """One phase, from here to the end of the block."""
-        self.begin(name)
-        yield
-        self.begin("")
 
     @property
     def _level(self) -> Level:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
+from longtag.memory.estimate.compose import count_composed
 from longtag.memory.estimate.count import Standing
-from longtag.memory.estimate.estimate import Estimate, estimate
+from longtag.memory.estimate.estimate import Estimate, summed
 from longtag.memory.estimate.subject import Subject
 from sparse_attention import IndexList, Layout
 
@@ -33,7 +34,8 @@ def longest(subject: Subject, standing: Standing, room: int, known: Estimate) ->
         if aim < 1000 or aim in (tokens, before[0]):
             break
         before, tokens = (tokens, peak), aim
-        peak = estimate(replace(subject, tokens=tokens), standing).peak
+        longer = replace(subject, tokens=tokens)
+        peak = summed(longer, count_composed(longer, costs=False), standing).peak
     else:
         fits = max(fits, tokens if peak <= room else 0)
     return fits

@@ -1,5 +1,6 @@
 """Estimates as tables in the terminal."""
 
+import io
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -14,17 +15,32 @@ GIB = 2**30
 CATEGORIES = ("weights", "gradients", "optimizer_states", "activations", "temporary")
 
 
+def categories_as_text(estimate: Estimate) -> str:
+    """The table of `show_categories` and the line below it."""
+    console = Console(highlight=False, width=100, record=True, file=io.StringIO())
+    console.print(_categories(estimate))
+    return f"{console.export_text()}{_peak_in_words(estimate)}"
+
+
 def show_categories(estimate: Estimate) -> None:
     """The peak, and what is alive then."""
+    _print(_categories(estimate))
+    print(_peak_in_words(estimate))
+
+
+def _categories(estimate: Estimate) -> Table:
     table = Table("at the peak", "GiB", "share", box=box.ASCII2)
     for name in CATEGORIES:
         size = getattr(estimate, name)
         table.add_row(name.replace("_", " "), _gib(size), f"{size / estimate.peak:.0%}")
     table.add_row("sum", _gib(estimate.peak), "100%")
-    _print(table)
+    return table
+
+
+def _peak_in_words(estimate: Estimate) -> str:
     parts = {"batch": estimate.batch, "pattern's lists": estimate.lists, "workspaces of libraries": estimate.workspace}
     words = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
-    print(f"peak in the {estimate.when}; temporary has the {words}" if words else f"peak in the {estimate.when}")
+    return f"peak in the {estimate.when}; temporary has the {words}" if words else f"peak in the {estimate.when}"
 
 
 def show_layers(layers: Sequence[Layer]) -> None:

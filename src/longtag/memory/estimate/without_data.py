@@ -15,17 +15,18 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from longtag.memory.tiles import some_tiles_only
-from sparse_attention import IMPLEMENTATIONS, IndexList, Layout, PerHead
+from sparse_attention import IMPLEMENTATIONS, IndexList, Layout
 
-AS_ON_A_GPU = "as on a GPU"
-"""The implementation of attention that is the fastest on a GPU for every layout, on any device: for shapes alone."""
+FOR_SHAPES = "for shapes alone"
+"""An implementation of attention for every layout and device: Triton's operators, or torch's own if it is dense."""
 
 
 @contextlib.contextmanager
 def without_data(device_type: str) -> Iterator[None]:
-    """Inside, tensors are made without data; operators act as on "cuda" or "cpu". Tensors with data are taken as well."""
+    """Inside, tensors are made without data, and operators act as on "cuda" or "cpu"; they take both kinds."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(some_tiles_only())
+        stack.enter_context(_attention_for_shapes())
         if device_type == "cuda":
             stack.enter_context(_as_on_cuda())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -33,43 +34,50 @@ def without_data(device_type: str) -> Iterator[None]:
 
 
 def stand_in(layout: Layout) -> Layout:
-    """A layout of the same size, to be called inside of `without_data`: lists that grow with the length have no data."""
+    """A layout of the same size, made inside of `without_data`: lists that grow with the length have no data."""
     if type(layout) is IndexList:
         indices = torch.empty(layout.indices.shape, dtype=torch.int32)
         return IndexList(indices, layout.num_keys, layout.full_rows, validate=False)
     return layout
 
 
-def implementation_on_a_gpu(layout: Layout, head_dim: int, dtype: torch.dtype) -> str:
-    """What "auto" takes there, by name: the one for shapes alone, or one that is plain torch."""
-    if isinstance(layout, PerHead) or layout.kind == "dense":
-        return AS_ON_A_GPU
-    q = torch.empty(1, 1, 1, head_dim, dtype=dtype, device="meta")
-    return "reference" if IMPLEMENTATIONS["triton"].refusal(q, q, q, layout) else AS_ON_A_GPU
+def implementation_for_shapes(asked: str, device_type: str, layout: Layout) -> str:
+    """What holds the memory that the implementation asked for, or "auto", will hold on the device.
+
+    What is plain torch looks at its lists, and cannot do without data: where it is taken, Triton's operators stand in
+    for it, which keep the same tensors for backward. What it holds besides is bounded, and not counted.
+    """
+    if layout.kind == "dense":
+        return asked if asked != "auto" or device_type == "cpu" else FOR_SHAPES
+    return FOR_SHAPES
+
+
+@contextlib.contextmanager
+def _attention_for_shapes() -> Iterator[None]:
+    from triton.runtime.jit import KernelInterface
+
+    triton, sdpa = IMPLEMENTATIONS["triton"], IMPLEMENTATIONS["sdpa"]
+    IMPLEMENTATIONS[FOR_SHAPES] = replace(
+        triton, load={**triton.load, **sdpa.load}, why_not=lambda q, k, v, layout: None
+    )
+    try:
+        # What happens around kernels, which is where their scratch memory comes from, without the kernels.
+        with _replaced(KernelInterface, "__getitem__", lambda self, grid: lambda *args, **kwargs: None):
+            yield
+    finally:
+        del IMPLEMENTATIONS[FOR_SHAPES]
 
 
 @contextlib.contextmanager
 def _as_on_cuda() -> Iterator[None]:
-    from triton.runtime.jit import KernelInterface
-
-    triton, sdpa, layer_norm = IMPLEMENTATIONS["triton"], IMPLEMENTATIONS["sdpa"], F.layer_norm
-    in_both = replace(triton, load={**triton.load, **sdpa.load}, why_not=lambda q, k, v, layout: None)
+    layer_norm = F.layer_norm
 
     def in_float32(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Under autocast the CPU norms in the dtype of the input.
         return layer_norm(input.float() if torch.is_autocast_enabled("cpu") else input, *args, **kwargs)
 
-    with (
-        _replaced(F, "dropout", _dropout),
-        _replaced(F, "layer_norm", in_float32),
-        # What happens around kernels, which is where their scratch memory comes from, without the kernels.
-        _replaced(KernelInterface, "__getitem__", lambda self, grid: lambda *args, **kwargs: None),
-    ):
-        IMPLEMENTATIONS[AS_ON_A_GPU] = in_both
-        try:
-            yield
-        finally:
-            del IMPLEMENTATIONS[AS_ON_A_GPU]
+    with _replaced(F, "dropout", _dropout), _replaced(F, "layer_norm", in_float32):
+        yield
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
