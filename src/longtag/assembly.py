@@ -29,6 +29,7 @@ from longtag.folder import RunFolder
 from longtag.loggers.jsonl import JsonlLogger
 from longtag.memory import Levers
 from longtag.memory.estimate import Subject
+from longtag.memory.estimate.plan import Plan, planned
 from longtag.model import TokenClassifier
 from longtag.model.layout_cache import LayoutCache, Pattern
 from longtag.precision import NarrowModel, weights_are_narrow
@@ -60,8 +61,9 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
     """
     source: Source = _build(config, "data")
     crops: L.LightningDataModule = _build(config, "crops", source=source)
-    tagger = _build_tagger(config, source)
-    device, precision = _device(config), config.trainer.precision or _default_precision(config)
+    device, plan = _device(config), _plan(config, source)
+    tagger = _build_tagger(config, source, plan)
+    precision = config.trainer.precision or _default_precision(config)
     layout = tagger.model.layouts.get(config.tokens, device)
     implementation, why = tagger.model.explain(layout, device, _dtype(precision))
     choices, parameters = hydra_config.runtime.choices, sum(weight.numel() for weight in tagger.model.parameters())
@@ -78,6 +80,7 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
             "monitor": config.monitor,
             "device": describe_device(device),
             **provenance(),
+            **({} if plan is None else {"memory_plan": plan.describe()}),
         },
     )
     best, metrics_file = _build_checkpoint(config, folder), JsonlLogger(folder.metrics)
@@ -89,6 +92,7 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
         "parameters": f"{parameters:,}",
         "pattern": f"{choices['pattern']}: {describe_layout(layout)}",
         "attention": why,
+        **({} if plan is None else {"memory": f"auto: {plan.describe()}"}),
         "tokens a step": describe_step(trainer, config.crops.batch_size, config.tokens),
         "folder": str(folder.path),
     }
@@ -113,12 +117,29 @@ def _build(config: DictConfig, group: str, **given: Any) -> Any:
         raise UsageError(f"{group}: {error}") from error
 
 
-def _build_tagger(config: DictConfig, source: Source) -> Tagger:
+def _plan(config: DictConfig, source: Source) -> Plan | None:
+    """Which blocks keep what, if that is to be chosen.
+
+    Raises:
+        UsageError: nothing fits, or there is no device whose free memory could be the budget.
+    """
+    device = _device(config)
+    if config.memory.checkpoint == "auto" and config.memory.budget_gib is None and device.type == "cpu":
+        raise UsageError(
+            "memory.budget_gib=null: takes what a card has free, and the run is on the CPU; give memory.budget_gib=4, "
+            "or another number of GiB"
+        )
+    free, _ = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, 0)
+    return planned(build_subject(config, device.type, source), free)[1]
+
+
+def _build_tagger(config: DictConfig, source: Source, plan: Plan | None) -> Tagger:
     num_classes = _num_classes(config, source)
     model = model_builder(config, source)(
         pattern=pattern_of(config),
         implementation=config.implementation,
-        levers=build_levers(config),
+        levers=build_levers(config) if plan is None else plan.levers,
+        levers_of_blocks=None if plan is None else plan.blocks,
     )
     if config.compile:
         compile_blocks(model)
@@ -155,12 +176,14 @@ def _num_classes(config: DictConfig, source: Source) -> int:
     return num_classes
 
 
-def build_subject(config: DictConfig, device_type: str) -> Subject:
+def build_subject(config: DictConfig, device_type: str, source: Source | None = None) -> Subject:
     """What the memory of a config's training step depends on, without data and without a device.
 
     device_type: "cuda" or "cpu": where the step is to be made.
+    source:      of the config, if it was built already.
     """
-    source: Source = _build(config, "data")
+    source = source or _build(config, "data")
+    assert source is not None
     num_classes = _num_classes(config, source)
     return Subject(
         build_model=model_builder(config, source),

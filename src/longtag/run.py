@@ -54,7 +54,7 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
             _report(folder, parts.trainer)
     except torch.OutOfMemoryError as error:
         device = parts.trainer.strategy.root_device
-        raise OutOfMemory(describe(error, config, device, folder.last_checkpoint)) from error
+        raise OutOfMemory(describe(error, config, parts.tagger.model, device, folder.last_checkpoint)) from error
     finally:
         wandb.finish()
     if parts.trainer.is_global_zero:

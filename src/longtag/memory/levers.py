@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from longtag.errors import UsageError
 
-Checkpoint = Literal["none", "blocks", "selective"]
+Checkpoint = Literal["none", "blocks", "selective", "auto"]
 Residual = Literal["float32", "bfloat16"]
 
 
@@ -22,6 +22,10 @@ class Levers:
                       but attention itself a second time: q, k and v when the gradient of attention asks for them.
                       "blocks" keeps what enters every `checkpoint_every` blocks, 2 tensors, and runs the blocks a
                       second time in backward. Both: four thirds of the products.
+                      "auto" chooses for each block, and tiles only where they are needed: the fastest that fits into
+                      `budget_gib`. It stands for a choice to be made (`longtag.memory.estimate.plan`) before a model
+                      is built.
+    budget_gib:       memory of the device that "auto" may fill; None is what is free when the run starts.
     checkpoint_every: blocks that "blocks" recomputes together. While their backward runs, the activations of so many
                       blocks are held: worth raising for many blocks of few activations.
     tile_tokens:      tokens at a time in all that is local to a token: the output projection, residual sums, norms and
@@ -43,6 +47,7 @@ class Levers:
     """
 
     checkpoint: Checkpoint = "none"
+    budget_gib: float | None = None
     checkpoint_every: int = 1
     tile_tokens: int | None = None
     tile_heads: int | None = None
@@ -58,6 +63,11 @@ class Levers:
             if value is not None and value < 1:
                 whole = "" if name == "checkpoint_every" else ", or null for all of them at once"
                 raise UsageError(f"{name}={value}: expected a number of {unit} from 1 up{whole}")
+        if self.budget_gib is not None and (self.checkpoint != "auto" or self.budget_gib <= 0):
+            raise UsageError(
+                f"budget_gib={self.budget_gib}: expected a size above 0 together with memory.checkpoint=auto, which is "
+                f"{self.checkpoint}; give memory.checkpoint=auto, or memory.budget_gib=null"
+            )
         if self.checkpoint_every > 1 and self.checkpoint != "blocks":
             raise UsageError(
                 f"checkpoint_every={self.checkpoint_every}: counts only where blocks are recomputed whole, and "

@@ -16,6 +16,7 @@ from longtag.memory.estimate.estimate import Estimate, estimate
 from longtag.memory.estimate.longest import longest
 from longtag.memory.estimate.subject import Subject
 from longtag.memory.estimate.tables import categories_as_text
+from longtag.model import TokenClassifier
 
 GIB = 2**30
 MOST_ADVICE = 3
@@ -37,14 +38,17 @@ ADVICE: dict[str, Levers] = {
 LEANEST = "memory=lean"
 
 
-def describe(error: torch.OutOfMemoryError, config: DictConfig, device: torch.device, checkpoint: Path) -> str:
+def describe(
+    error: torch.OutOfMemoryError, config: DictConfig, model: TokenClassifier, device: torch.device, checkpoint: Path
+) -> str:
     """The message for a run that ended so, over several lines.
 
+    model:      what was trained.
     checkpoint: where the run's last one lies if there is one.
     """
     lines = [f"out of memory: {_asked(str(error))}", ""]
     try:
-        subject = build_subject(config, device.type)
+        subject = _as_built(build_subject(config, device.type), model)
         lines += _explained(subject, _room(device))
     except Exception as failure:  # The reason why the run ended must not be hidden by another one.
         lines.append(f"(what it needs could not be estimated: {failure})")
@@ -53,6 +57,14 @@ def describe(error: torch.OutOfMemoryError, config: DictConfig, device: torch.de
     else:
         lines.append("no checkpoint had been saved yet")
     return "\n".join(lines)
+
+
+def _as_built(subject: Subject, model: TokenClassifier) -> Subject:
+    """With the levers that were chosen, where that was left to a plan."""
+    if subject.levers.checkpoint != "auto":
+        return subject
+    of_blocks = tuple(block.levers for block in model.encoder.blocks)
+    return replace(subject, levers=model.levers, levers_of_blocks=of_blocks)
 
 
 def _asked(message: str) -> str:
@@ -82,7 +94,7 @@ def _explained(subject: Subject, room: int) -> list[str]:
         slower = found.cost.seconds / ours.cost.seconds
         lines.append(f"  {override}   {found.peak / GIB:.2f} GiB, {slower:.2f} times the time")
     if not fitting:
-        lean = replace(subject, levers=ADVICE[LEANEST])
+        lean = replace(subject, levers=ADVICE[LEANEST], levers_of_blocks=None)
         most = round(SAFE * room)
         ways = (("", subject, ours), (f"{LEANEST} ", lean, estimate(lean, standing)))
         lengths = [(way, longest(shortened, standing, most, known)) for way, shortened, known in ways]
@@ -94,7 +106,10 @@ def _explained(subject: Subject, room: int) -> list[str]:
 
 def _fitting(subject: Subject, ours: Estimate, standing: Standing, room: int) -> Iterator[tuple[str, Estimate]]:
     """What fits, fastest first; nothing that needs as much as something faster does."""
-    found = [(override, estimate(replace(subject, levers=levers), standing)) for override, levers in ADVICE.items()]
+    found = [
+        (override, estimate(replace(subject, levers=levers, levers_of_blocks=None), standing))
+        for override, levers in ADVICE.items()
+    ]
     least = ours.peak
     for override, needs in sorted(found, key=lambda advice: advice[1].cost.seconds):
         if needs.peak < least:

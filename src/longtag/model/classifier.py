@@ -1,5 +1,6 @@
 """The whole model: embedding, encoder and a linear head that gives logits for every token."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -37,6 +38,7 @@ class TokenClassifier(nn.Module):
     project_inputs:   False takes vectors of width d_model as they are.
     implementation:   of sparse_attention: "auto" or one by name.
     levers:           what is kept for backward and what is computed again; None keeps everything.
+    levers_of_blocks: the same for each block, where they are not all alike.
     fused:            what follows attention in few passes over memory, by Triton kernels where they run; False takes
                       torch's own operations one by one.
 
@@ -59,6 +61,7 @@ class TokenClassifier(nn.Module):
         project_inputs: bool = True,
         implementation: str = "auto",
         levers: Levers | None = None,
+        levers_of_blocks: Sequence[Levers] | None = None,
         fused: bool = True,
     ) -> None:
         super().__init__()
@@ -81,6 +84,10 @@ class TokenClassifier(nn.Module):
         self.position = position
         self.implementation = implementation
         self.levers = levers or Levers()
+        if self.levers.checkpoint == "auto":
+            raise UsageError("checkpoint=auto: choose for this model first, with longtag.memory.estimate.plan")
+        if levers_of_blocks is not None and len(levers_of_blocks) != num_layers:
+            raise UsageError(f"levers_of_blocks: {len(levers_of_blocks)} for num_layers={num_layers} blocks")
         self.layouts = LayoutCache(pattern)
         self.embedding = build_embedding(inputs, d_model, project_inputs)
         self.encoder = Encoder(
@@ -92,6 +99,7 @@ class TokenClassifier(nn.Module):
             norm=norm,
             implementation=implementation,
             levers=self.levers,
+            levers_of_blocks=levers_of_blocks,
             fused=fused,
         )
         self.head = nn.Linear(d_model, num_classes)

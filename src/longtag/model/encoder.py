@@ -1,5 +1,9 @@
 """A stack of blocks that share one layout."""
 
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+
 from torch import Tensor, nn
 
 from longtag.memory import Levers
@@ -12,7 +16,10 @@ from sparse_attention import Layout
 
 
 class Encoder(nn.Module):
-    """`num_layers` blocks, and a last norm where the blocks norm their inputs only."""
+    """`num_layers` blocks, and a last norm where the blocks norm their inputs only.
+
+    levers_of_blocks: those of each block, where they differ; `levers` are those of what is around the blocks.
+    """
 
     def __init__(
         self,
@@ -25,6 +32,7 @@ class Encoder(nn.Module):
         norm: Norm = "post",
         implementation: str = "auto",
         levers: Levers | None = None,
+        levers_of_blocks: Sequence[Levers] | None = None,
         fused: bool = True,
     ) -> None:
         super().__init__()
@@ -37,18 +45,24 @@ class Encoder(nn.Module):
                 dropout=dropout,
                 norm=norm,
                 implementation=implementation,
-                levers=self.levers,
+                levers=of_block,
                 fused=fused,
             )
-            for _ in range(num_layers)
+            for of_block in levers_of_blocks or [self.levers] * num_layers
         )
         self.final_norm = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
 
     def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
         x = narrowed(x, self.levers.residual)
-        together, offload = self.levers.blocks_recomputed_together, self.levers.offload
-        x = run_checkpointed(self.blocks, x, layout, rotation, every=together, offload=offload)
+        for levers, blocks in groupby(self.blocks, attrgetter("levers")):
+            if levers.checkpoint == "none":
+                # One by one, so that nothing here holds what entered a block longer than the block does.
+                for block in blocks:
+                    x = block(x, layout, rotation)
+            else:
+                together = levers.blocks_recomputed_together
+                x = run_checkpointed(blocks, x, layout, rotation, every=together, offload=levers.offload)
         if self.levers.tile_tokens is None or isinstance(self.final_norm, nn.Identity):
             return self.final_norm(x)
         return by_tiles(self.final_norm, x.flatten(0, 1), tile=self.levers.tile_tokens, draws=False).view(x.shape)

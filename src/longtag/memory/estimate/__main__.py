@@ -30,16 +30,20 @@ def _estimate(overrides: list[str], card: str) -> None:
     from longtag.memory.estimate.count import count_standing
     from longtag.memory.estimate.estimate import estimate
     from longtag.memory.estimate.longest import longest
+    from longtag.memory.estimate.plan import planned
     from longtag.memory.estimate.tables import show_categories, show_layers, show_levers
 
     room = card_bytes(card)
     subject, presets = compose_subject(CONF, overrides)
+    subject, plan = planned(subject, room)
     standing = count_standing(subject)
     ours = estimate(subject, standing)
     print(
         f"one training step of {subject.tokens:,} tokens x {subject.batch_size}, {subject.num_layers} blocks, "
         f"{subject.precision} on {'a GPU' if subject.device_type == 'cuda' else 'the CPU'}"
     )
+    if plan is not None:
+        print(f"memory  auto: {plan.describe()}")
     show_categories(ours)
     show_layers(ours.layers)
     print(f"longest sequence in {room / 2**30:.4g} GiB with these options: about ", end="", flush=True)
@@ -47,7 +51,10 @@ def _estimate(overrides: list[str], card: str) -> None:
 
     def rows() -> Iterator:
         for name, levers in presets.items():
-            yield name, ours if levers == subject.levers else estimate(replace(subject, levers=levers), standing)
+            other = replace(subject, levers=levers, levers_of_blocks=None)
+            yield name, ours if other == subject else estimate(other, standing)
+        if plan is not None:
+            yield "auto", ours
 
     show_levers(rows(), room)
 

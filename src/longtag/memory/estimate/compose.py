@@ -51,10 +51,11 @@ def count_composed(subject: Subject, *, costs: bool = True) -> Counted:
 
     costs: whether those of tiles that were left out are counted as well, which takes two more counts.
     """
-    few = few_blocks(subject.levers, subject.num_layers)
-    counted = count_step(subject, few)
-    if costs:
-        counted = _with_cost(subject, counted, few)
+    different = subject.levers_of_blocks is not None
+    few = subject.num_layers if different else few_blocks(subject.levers, subject.num_layers)
+    counted = count_costed(subject, few) if costs else count_step(subject, few)
+    if different:
+        return counted
     blocks = blocks_of(counted, few, unit=max(1, subject.levers.blocks_recomputed_together))
     return joined(counted, [blocks.repeated(subject.num_layers)])
 
@@ -87,8 +88,9 @@ def _with_more(phases: tuple[Phase, ...], first: int, unit: int, times: int) -> 
     return phases[:first] + phases[first : first + unit] * times + phases[first:]
 
 
-def _with_cost(subject: Subject, counted: Counted, num_layers: int) -> Counted:
-    """Costs of all tiles, where bytes are counted with a few: each tile more costs as much as the one before."""
+def count_costed(subject: Subject, num_layers: int) -> Counted:
+    """`count_step`, with the costs of all tiles: each tile more costs as much as the one before."""
+    counted = count_step(subject, num_layers)
     tile, rows = subject.levers.tile_tokens, subject.tokens * subject.batch_size
     if tile is None or rows <= MOST_TILES * tile:
         return counted

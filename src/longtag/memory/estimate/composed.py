@@ -39,7 +39,7 @@ def compose_subject(conf: Path, overrides: list[str]) -> tuple[Subject, dict[str
             levers = {f"{preset}: {name}" if known == found else name: known for name, known in levers.items()}
         else:
             levers[preset] = found
-    if subject.levers not in levers.values():
+    if subject.levers.checkpoint != "auto" and subject.levers not in levers.values():
         levers["this config"] = subject.levers
     return subject, levers
 

@@ -60,7 +60,9 @@ def count_step(subject: Subject, num_layers: int) -> Counted:
         batch = _rounded(inputs) + _rounded(labels)
         with Ledger() as ledger:
             forward, backward = _step(subject, model, optimizer, inputs, labels, ledger)
-        lists = _bytes_of_lists(given, model.num_heads, subject.levers.tile_heads)
+        of_blocks = subject.levers_of_blocks or [subject.levers]
+        groups = {levers.tile_heads for levers in of_blocks if levers.tile_heads is not None}
+        lists = _bytes_of_lists(given, model.num_heads, groups)
     return Counted(forward, backward, batch, lists)
 
 
@@ -105,6 +107,7 @@ def _model(subject: Subject, layout: Layout, num_layers: int) -> TokenClassifier
             pattern=lambda num_tokens: layout,
             implementation=implementation,
             levers=subject.levers,
+            levers_of_blocks=subject.levers_of_blocks,
             num_layers=num_layers,
         )
     finally:
@@ -192,12 +195,16 @@ def _follow(model: TokenClassifier, ledger: Ledger, phases: list[list[Phase]]) -
     def leave(number: int, block: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         if not phases:
             when_gradient_arrives(out, block_name(number))
-            if number == len(model.encoder.blocks) - 1:
-                ledger.begin(HEAD)
+
+    def end_blocks(*_: Any) -> None:
+        # Where the last norm is tiled, it is called for each tile.
+        if not phases and ledger.running != HEAD:
+            ledger.begin(HEAD)
 
     for number, block in enumerate(model.encoder.blocks):
         hooks.append(block.register_forward_pre_hook(partial(enter, number)))
         hooks.append(block.register_forward_hook(partial(leave, number)))
+    hooks.append(model.encoder.final_norm.register_forward_pre_hook(end_blocks))
     for parameter in model.parameters():
         hooks.append(parameter.register_post_accumulate_grad_hook(partial(_book, ledger)))
     return hooks
@@ -235,10 +242,10 @@ def _bytes_of_state(state: dict[str, Any]) -> int:
     return sum(_rounded(value) for value in state.values() if isinstance(value, Tensor) and value.dim())
 
 
-def _bytes_of_lists(layout: Layout, num_heads: int, group: int | None) -> int:
+def _bytes_of_lists(layout: Layout, num_heads: int, groups: Iterable[int]) -> int:
     """Of a layout, of what it derives for backward, and of the parts that groups of heads have of their own."""
     parts = [layout]
-    if group is not None:
+    for group in groups:
         parts += [part for part in layouts_of_groups(layout, num_heads, group) if part is not layout]
     storages = {}
     for tensor in itertools.chain.from_iterable(map(_tensors_in, parts)):

@@ -49,7 +49,7 @@ class Phase(NamedTuple):
 class Ledger(TorchDispatchMode):
     """Inside ``with Ledger() as ledger``, books the memory of every tensor that operators make, until it is let go.
 
-    Tensors that existed before are not booked. `begin` names the layer that runs from now on; `phases` tells of each.
+    Tensors that existed before are not booked. `begin` names the layer that is `running` from now on.
     Operators of sparse_attention are run as they are, launches of kernels left out, so that what they allocate for
     themselves is booked as well.
     """
@@ -65,7 +65,7 @@ class Ledger(TorchDispatchMode):
     def begin(self, layer: str) -> None:
         """The phase so far ends, and another one begins."""
         peak, end = self._peak.minus(self._start), self._level.minus(self._start)
-        self.phases.append(Phase(self._layer, peak, end, self._cost))
+        self.phases.append(Phase(self.running, peak, end, self._cost))
         self._begin(layer)
 
     def end(self) -> list[Phase]:
@@ -107,7 +107,7 @@ class Ledger(TorchDispatchMode):
         return Level(*self._now)
 
     def _begin(self, layer: str) -> None:
-        self._layer, self._start, self._cost = layer, self._level, Cost()
+        self.running, self._start, self._cost = layer, self._level, Cost()
         self._peak, self._peak_total = self._start, self._start.total
 
     def _note(self, tensor: Tensor, *, new: bool) -> None:

@@ -1,7 +1,7 @@
 """What is estimated: everything of a run that decides what a training step holds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -28,6 +28,7 @@ class Subject:
     implementation:  of attention, "auto" or one by name.
     num_layers:      blocks of the model.
     levers:          as the config has them.
+    levers_of_blocks: of each block, where they are not all alike.
     tokens:          in a crop.
     batch_size:      crops in a batch.
     accumulates:     whether gradients of earlier batches are there already.
@@ -45,14 +46,12 @@ class Subject:
     num_layers: int
     levers: Levers
     tokens: int
+    levers_of_blocks: tuple[Levers, ...] | None = None
     batch_size: int = 1
     accumulates: bool = False
     clips: bool = True
     precision: str = "bf16-mixed"
     device_type: str = "cuda"
-
-    def with_levers(self, levers: Levers) -> "Subject":
-        return replace(self, levers=levers)
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:

@@ -1,0 +1,145 @@
+"""How far `longtag.memory.estimate` is from the memory that training steps take on this GPU.
+
+    python -m benchmarks.estimate
+
+Three training steps of each config, of which the peak of the last two counts: 12 layers, d_model 768, d_ff 2048, 12
+heads, 1000 labels, 8 random keys, AdamW, bfloat16 autocast, in the order in which Lightning takes them. Writes
+docs/estimate.csv and prints it as a table. With --predict-only nothing is run or written, and no GPU is needed.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks import rows
+from longtag.data.source import Vectors
+from longtag.loss import TokenLoss, mean
+from longtag.memory import Levers
+from longtag.memory.estimate import Subject, estimate
+from longtag.memory.estimate.count import count_standing
+from longtag.memory.tiled_loss import cost_of_tokens
+from longtag.model import TokenClassifier
+from longtag.optim import Optimization
+from sparse_attention import patterns
+
+FILE = Path(__file__).parents[1] / "docs" / "estimate.csv"
+GIB = 2**30
+WIDTH = 768
+
+LEAN = Levers(checkpoint="blocks", tile_tokens=8192, tile_heads=4, residual="bfloat16")
+RANDOM = partial(patterns.random, keys_per_query=8)
+BIGBIRD = partial(patterns.bigbird, block_size=64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """peaks in GiB, as torch.cuda.max_memory_allocated says it; off: how far the prediction is, in per cent."""
+
+    config: str
+    tokens: int
+    predicted: float
+    measured: float
+    off: float
+
+
+def subject(levers: Levers, tokens: int, *, pattern=RANDOM, in_backward: bool = False) -> Subject:
+    model = partial(
+        TokenClassifier,
+        inputs=Vectors(WIDTH),
+        num_classes=1000,
+        num_heads=12,
+        d_model=WIDTH,
+        d_ff=2048,
+        dropout=0.1,
+        position="rotary",
+        project_inputs=False,
+    )
+    return Subject(
+        build_model=model,
+        loss=TokenLoss(),
+        optimization=Optimization(in_backward=in_backward),
+        inputs=Vectors(WIDTH),
+        pattern=pattern,
+        implementation="auto",
+        num_layers=12,
+        levers=levers,
+        tokens=tokens,
+        clips=not in_backward,
+    )
+
+
+CONFIGS = {
+    "fast": subject(Levers(), 100_000),
+    "balanced": subject(Levers(checkpoint="blocks"), 100_000),
+    "lean": subject(LEAN, 100_000),
+    "selective": subject(Levers(checkpoint="selective"), 100_000),
+    "tile_tokens=8192": subject(Levers(tile_tokens=8192), 100_000),
+    "lean, in_backward": subject(LEAN, 100_000, in_backward=True),
+    "balanced, bigbird": subject(Levers(checkpoint="blocks"), 100_000, pattern=BIGBIRD),
+    "balanced, 1M": subject(Levers(checkpoint="blocks"), 1_000_000),
+    "lean, 1M": subject(LEAN, 1_000_000),
+}
+
+
+def measure(what: Subject) -> int:
+    """Bytes at the peak of a training step that is not the first."""
+    device = torch.device("cuda")
+    model = what.build_model(pattern=what.pattern, num_layers=what.num_layers, levers=what.levers).to(device)
+    optimizer = what.optimization.configure(model, max_steps=10)["optimizer"]
+    inputs = torch.randn(1, what.tokens, WIDTH, device=device)
+    labels = torch.randint(1000, (1, what.tokens), device=device)
+
+    def closure() -> float:
+        with torch.autocast("cuda", dtype=what.autocast_dtype, cache_enabled=False):
+            cost = cost_of_tokens(model.head, what.loss, model.encode(inputs), labels, tile=what.levers.tile_tokens)
+            loss = mean(cost, what.loss.weight(labels))
+            del cost
+        optimizer.zero_grad()
+        loss.backward()
+        if what.clips:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        return 0.0
+
+    optimizer.step(closure)
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(2):
+        optimizer.step(closure)
+    return torch.cuda.max_memory_allocated()
+
+
+def row_of(name: str, what: Subject, *, predict_only: bool) -> Row:
+    predicted = estimate(what, _standing(what)).peak / GIB
+    measured = float("nan")
+    if not predict_only:
+        torch.cuda.empty_cache()
+        measured = measure(what) / GIB
+    return Row(name, what.tokens, round(predicted, 3), round(measured, 3), round(100 * (predicted / measured - 1), 1))
+
+
+def _standing(what: Subject):
+    # The length plays no part in it.
+    return count_standing(replace(what, tokens=1024, pattern=RANDOM))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__)
+    parser.add_argument("--predict-only", action="store_true", help="no GPU: predictions alone")
+    options = parser.parse_args(arguments)
+    device = "no GPU" if options.predict_only else torch.cuda.get_device_name()
+    print(f"torch {torch.__version__}, {device}\n")
+    print("| config | tokens | predicted, GiB | measured, GiB | off, % |\n|---|---|---|---|---|")
+    found = []
+    for name, what in CONFIGS.items():
+        row = row_of(name, what, predict_only=options.predict_only)
+        found.append(row)
+        print(f"| {name} | {row.tokens:,} | {row.predicted:.2f} | {row.measured:.2f} | {row.off:+.1f} |", flush=True)
+    if not options.predict_only:
+        rows.write(found, FILE)
+
+
+if __name__ == "__main__":
+    main()
