@@ -19,8 +19,10 @@ from benchmarks import rows
 from longtag.data.source import Vectors
 from longtag.loss import TokenLoss, mean
 from longtag.memory import Levers
-from longtag.memory.estimate import Subject, estimate
-from longtag.memory.estimate.count import count_standing
+from longtag.memory.estimate import Subject
+from longtag.memory.estimate.compose import count_composed
+from longtag.memory.estimate.count import Standing, count_standing
+from longtag.memory.estimate.estimate import summed
 from longtag.memory.tiled_loss import cost_of_tokens
 from longtag.model import TokenClassifier
 from longtag.optim import Optimization
@@ -112,7 +114,7 @@ def measure(what: Subject) -> int:
 
 
 def row_of(name: str, what: Subject, *, predict_only: bool) -> Row:
-    predicted = estimate(what, _standing(what)).peak / GIB
+    predicted = summed(what, count_composed(what, costs=False), _standing(what)).peak / GIB
     measured = float("nan")
     if not predict_only:
         torch.cuda.empty_cache()
@@ -120,7 +122,7 @@ def row_of(name: str, what: Subject, *, predict_only: bool) -> Row:
     return Row(name, what.tokens, round(predicted, 3), round(measured, 3), round(100 * (predicted / measured - 1), 1))
 
 
-def _standing(what: Subject):
+def _standing(what: Subject) -> Standing:
     # The length plays no part in it.
     return count_standing(replace(what, tokens=1024, pattern=RANDOM))
 
