@@ -1,10 +1,12 @@
 """What to say when the memory of a device did not suffice: what was asked, what is needed, and what would fit."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -23,19 +25,17 @@ MOST_ADVICE = 3
 SAFE = 0.95
 """Share of the memory that advice fills at most: estimates are off by a few per cent, and allocators leave gaps."""
 
-ADVICE: dict[str, Levers] = {
-    "memory.checkpoint=selective": Levers(checkpoint="selective"),
-    "memory=balanced": Levers(checkpoint="blocks"),
-    "memory.tile_tokens=8192": Levers(tile_tokens=8192),
-    "memory=balanced memory.residual=bfloat16": Levers(checkpoint="blocks", residual="bfloat16"),
-    "memory=balanced memory.tile_tokens=8192": Levers(checkpoint="blocks", tile_tokens=8192),
-    "memory=balanced memory.tile_tokens=8192 memory.residual=bfloat16": Levers(
-        checkpoint="blocks", tile_tokens=8192, residual="bfloat16"
-    ),
-    "memory=lean": Levers(checkpoint="blocks", tile_tokens=8192, tile_heads=4, residual="bfloat16"),
-}
-"""Overrides and the levers that they choose."""
-LEANEST = "memory=lean"
+ADVICE: tuple[dict[str, Any], ...] = (
+    {"checkpoint": "selective"},
+    {"checkpoint": "blocks"},
+    {"tile_tokens": 8192},
+    {"checkpoint": "blocks", "residual": "bfloat16"},
+    {"checkpoint": "blocks", "tile_tokens": 8192},
+    {"checkpoint": "blocks", "tile_tokens": 8192, "residual": "bfloat16"},
+    {"checkpoint": "blocks", "tile_tokens": 8192, "residual": "bfloat16", "offload": True},
+    {"checkpoint": "blocks", "tile_tokens": 8192, "residual": "bfloat16", "offload": True, "tile_heads": 4},
+)
+"""Levers that are tried, each beside the residual stream as it is unless it is named; the last one is the leanest."""
 
 
 def describe(
@@ -48,8 +48,8 @@ def describe(
     """
     lines = [f"out of memory: {_asked(str(error))}", ""]
     try:
-        subject = _as_built(build_subject(config, device.type), model)
-        lines += _explained(subject, _room(device))
+        subject = build_subject(config, device.type)
+        lines += _explained(_as_built(subject, model), subject.levers, _room(device))
     except Exception as failure:  # The reason why the run ended must not be hidden by another one.
         lines.append(f"(what it needs could not be estimated: {failure})")
     if checkpoint.is_file():
@@ -85,18 +85,19 @@ def _room(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _explained(subject: Subject, room: int) -> list[str]:
+def _explained(subject: Subject, given: Levers, room: int) -> list[str]:
+    """given: the levers of the config, from which overrides start."""
     standing = count_standing(subject)
     ours = estimate(subject, standing)
     lines = [*categories_as_text(ours).splitlines(), f"{room / GIB:.2f} GiB can be had; what would fit, fastest first:"]
-    fitting = list(_fitting(subject, ours, standing, room))
+    fitting = list(_fitting(subject, given, ours, standing, room))
     for override, found in fitting[:MOST_ADVICE]:
         slower = found.cost.seconds / ours.cost.seconds
         lines.append(f"  {override}   {found.peak / GIB:.2f} GiB, {slower:.2f} times the time")
     if not fitting:
-        lean = replace(subject, levers=ADVICE[LEANEST], levers_of_blocks=None)
+        lean = _with(subject, ADVICE[-1])
         most = round(SAFE * room)
-        ways = (("", subject, ours), (f"{LEANEST} ", lean, estimate(lean, standing)))
+        ways = (("", subject, ours), (f"{_overrides(given, lean.levers)} ", lean, estimate(lean, standing)))
         lengths = [(way, longest(shortened, standing, most, known)) for way, shortened, known in ways]
         lines += [f"  {way}tokens={tokens}" for way, tokens in lengths if tokens] or [
             "  nothing of 1000 tokens or more; take a smaller model"
@@ -104,15 +105,28 @@ def _explained(subject: Subject, room: int) -> list[str]:
     return lines
 
 
-def _fitting(subject: Subject, ours: Estimate, standing: Standing, room: int) -> Iterator[tuple[str, Estimate]]:
+def _fitting(
+    subject: Subject, given: Levers, ours: Estimate, standing: Standing, room: int
+) -> Iterator[tuple[str, Estimate]]:
     """What fits, fastest first; nothing that needs as much as something faster does."""
-    found = [
-        (override, estimate(replace(subject, levers=levers, levers_of_blocks=None), standing))
-        for override, levers in ADVICE.items()
-    ]
+    ways = [_with(subject, advice) for advice in ADVICE]
+    found = [(_overrides(given, way.levers), estimate(way, standing)) for way in ways]
     least = ours.peak
     for override, needs in sorted(found, key=lambda advice: advice[1].cost.seconds):
         if needs.peak < least:
             least = needs.peak
             if needs.peak <= SAFE * room:
                 yield override, needs
+
+
+def _with(subject: Subject, options: dict[str, Any]) -> Subject:
+    """With these levers alone, and the residual stream as it is unless they name it."""
+    options = {"residual": subject.levers.residual, **options}
+    return replace(subject, levers=Levers(**options), levers_of_blocks=None)
+
+
+def _overrides(given: Levers, wanted: Levers) -> str:
+    before = asdict(given)
+    changed = {name: value for name, value in asdict(wanted).items() if value != before[name]}
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in changed.items()}
+    return " ".join(f"memory.{name}={word}" for name, word in words.items())

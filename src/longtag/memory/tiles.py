@@ -7,9 +7,7 @@ one tensor, in forward as in backward.
 Legend: n rows, one for each token; t rows of a tile; features of any number of dims.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,11 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from longtag.memory.checkpointing import recomputed
-
-MOST_TILES = 3
-"""Tiles that are computed inside of `some_tiles_only`."""
-
-_SOME_ONLY: ContextVar[bool] = ContextVar("some_only", default=False)
+from longtag.memory.even_tiles import tile_starts
 
 
 def by_tiles(function: Callable[..., Tensor], *inputs: Tensor, tile: int | None, draws: bool) -> Tensor:
@@ -45,26 +39,6 @@ def by_tiles(function: Callable[..., Tensor], *inputs: Tensor, tile: int | None,
         out = _place(out, part, start)
         del tiles, part
     return out
-
-
-def tile_starts(num_rows: int, tile: int) -> Sequence[int]:
-    """The first row of each tile."""
-    starts = range(0, num_rows, tile)
-    return [*starts[:2], *starts[2:][-1:]] if _SOME_ONLY.get() else starts
-
-
-@contextlib.contextmanager
-def some_tiles_only() -> Iterator[None]:
-    """Inside, only the first two tiles and the last one are computed, for counting bytes over tensors without data.
-
-    All others hold what the second one does, so that the peak is the same however long the sequence is. Results are
-    wrong.
-    """
-    token = _SOME_ONLY.set(True)
-    try:
-        yield
-    finally:
-        _SOME_ONLY.reset(token)
 
 
 def each_tile(x: Tensor, tile: int | None) -> Iterator[Tensor]:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from longtag.memory import Levers
-from longtag.memory.estimate.count import Counted, block_name, count_step
+from longtag.memory.estimate.count import HEAD, Counted, block_name, count_step
 from longtag.memory.estimate.ledger import Phase
 from longtag.memory.estimate.subject import Subject
-from longtag.memory.tiles import MOST_TILES
+from longtag.memory.even_tiles import MOST_TILES, even_tiles, some_tiles_only
+from longtag.memory.tiled_loss import LONGEST_TILE
 
 FEW = 3
 """A first, a middle and a last unit: blocks that are recomputed together, or one block."""
@@ -42,7 +43,7 @@ class Blocks:
 def few_blocks(levers: Levers, num_layers: int) -> int:
     """The smallest model of the same kinds of blocks, from which one of `num_layers` can be composed."""
     unit = max(1, levers.blocks_recomputed_together)
-    units = FEW_WITH_OFFLOAD if getattr(levers, "offload", False) else FEW
+    units = FEW_WITH_OFFLOAD if levers.offload else FEW
     return min(num_layers, units * unit + num_layers % unit)
 
 
@@ -92,7 +93,9 @@ def count_costed(subject: Subject, num_layers: int) -> Counted:
     """`count_step`, with the costs of all tiles: each tile more costs as much as the one before."""
     counted = count_step(subject, num_layers)
     tile, rows = subject.levers.tile_tokens, subject.tokens * subject.batch_size
-    if tile is None or rows <= MOST_TILES * tile:
+    if tile is None:
+        return _with_cost_of_head(counted, rows)
+    if rows <= MOST_TILES * tile:
         return counted
     try:
         two, three = (
@@ -114,3 +117,13 @@ def count_costed(subject: Subject, num_layers: int) -> Counted:
         forward=extended(counted.forward, two.forward, three.forward),
         backward=extended(counted.backward, two.backward, three.backward),
     )
+
+
+def _with_cost_of_head(counted: Counted, rows: int) -> Counted:
+    """Head and loss go through tiles in any case: they cost in proportion to the tiles, all or those that were run."""
+    with some_tiles_only():
+        run = sum(tokens.stop - tokens.start for tokens in even_tiles(rows, LONGEST_TILE))
+    forward = [
+        phase._replace(cost=phase.cost.times(rows / run)) if phase.layer == HEAD else phase for phase in counted.forward
+    ]
+    return replace(counted, forward=forward)

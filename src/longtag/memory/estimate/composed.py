@@ -1,5 +1,6 @@
 """From overrides, as train.py takes them, to what is estimated."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -17,7 +18,7 @@ EACH_ALONE = {
     "tile_tokens=8192": Levers(tile_tokens=8192),
     "checkpoint=selective": Levers(checkpoint="selective"),
     "checkpoint=blocks": Levers(checkpoint="blocks"),
-    "blocks, residual=bfloat16": Levers(checkpoint="blocks", residual="bfloat16"),
+    "blocks, offload": Levers(checkpoint="blocks", offload=True),
     "blocks, tile_tokens=8192": Levers(checkpoint="blocks", tile_tokens=8192),
 }
 """Levers one by one, the last two on top of the one that they serve."""
@@ -32,7 +33,8 @@ def compose_subject(conf: Path, overrides: list[str]) -> tuple[Subject, dict[str
     device_type = "cpu" if config.trainer.accelerator == "cpu" else "cuda"
     subject = build_subject(config, device_type)
     rest = [item for item in overrides if not item.lstrip("+~").startswith("memory")]
-    levers = dict(EACH_ALONE)
+    levers = {name: replace(known, residual=subject.levers.residual) for name, known in EACH_ALONE.items()}
+    levers["residual=float32"] = Levers(residual="float32")
     for preset in sorted(file.stem for file in (conf / "memory").glob("*.yaml") if file.stem != "auto"):
         found = build_levers(_composed(conf, [*rest, f"memory={preset}"]))
         if found in levers.values():

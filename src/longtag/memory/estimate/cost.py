@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils.flop_counter import flop_registry
@@ -14,6 +15,9 @@ GATHERED_PER_SECOND = 7.5e12
 """Bytes of rows that attention gathers, most of them from an H100's cache."""
 SECONDS_PER_OPERATOR = 4e-6
 """Less than this no kernel takes from one launch to the next."""
+
+IN_PLACE = {torch.ops.aten.addmm_: torch.ops.aten.addmm}
+"""What has no formula of its own, and the operator of the same cost."""
 
 
 class Cost(NamedTuple):
@@ -35,11 +39,11 @@ def cost_of(func: Any, args: tuple, kwargs: dict[str, Any], inputs: list[Tensor]
     if func.is_view or not outputs or "empty" in func.__name__ or func.__name__.startswith("detach"):
         return Cost()
     itemsize = max(tensor.dtype.itemsize for tensor in outputs)
-    flops = 0
-    if func._overloadpacket in flop_registry:
+    flops, formula = 0, flop_registry.get(IN_PLACE.get(func._overloadpacket, func._overloadpacket))
+    if formula is not None:
         # Formulas may look at lists that have data.
         with unset_fake_temporarily():
-            flops = int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=outputs[0]))
+            flops = int(formula(*args, **kwargs, out_val=outputs[0]))
     moved = sum(tensor.nbytes for tensor in inputs) + sum(tensor.nbytes for tensor in outputs)
     is_product = func.namespace == "aten" and "mm" in func.__name__
     if flops and not is_product:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from longtag.loss import mean
+from longtag.memory import Levers
 from longtag.memory.estimate.ledger import ALLOCATION_UNIT, Ledger, Phase
 from longtag.memory.estimate.subject import Subject
 from longtag.memory.estimate.without_data import implementation_for_shapes, stand_in, without_data
@@ -106,12 +107,18 @@ def _model(subject: Subject, layout: Layout, num_layers: int) -> TokenClassifier
         return subject.build_model(
             pattern=lambda num_tokens: layout,
             implementation=implementation,
-            levers=subject.levers,
-            levers_of_blocks=subject.levers_of_blocks,
+            levers=_on(subject.device_type, subject.levers),
+            levers_of_blocks=subject.levers_of_blocks
+            and [_on(subject.device_type, one) for one in subject.levers_of_blocks],
             num_layers=num_layers,
         )
     finally:
         torch.set_default_dtype(default)
+
+
+def _on(device_type: str, levers: Levers) -> Levers:
+    """Nothing is moved to the host where tensors lie there."""
+    return replace(levers, offload=False) if device_type == "cpu" else levers
 
 
 def _optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer:

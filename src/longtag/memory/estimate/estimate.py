@@ -1,6 +1,6 @@
 """What a training step needs: the peak of its memory, what it is made of, and what the step costs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from longtag.memory.estimate.compose import count_composed
 from longtag.memory.estimate.cost import Cost
@@ -33,7 +33,7 @@ class Estimate:
 
     when:   the part of the step in which the peak lies.
     batch, lists, workspace: bytes, parts of `temporary`.
-    kept:   activations at the end of forward.
+    kept:   activations at the end of forward, on the device; host: those that wait on the host.
     layers: what each layer needs, in order.
     cost:   of the whole step, without the optimizer.
     """
@@ -50,6 +50,7 @@ class Estimate:
     kept: int
     layers: tuple[Layer, ...] = field(repr=False)
     cost: Cost = field(repr=False)
+    host: int = 0
 
     @property
     def peak(self) -> int:
@@ -61,7 +62,12 @@ def estimate(subject: Subject, standing: Standing | None = None) -> Estimate:
 
     standing: of a subject that differs in levers or in its number of tokens alone, if it was counted before.
     """
-    return summed(subject, count_composed(subject), standing or count_standing(subject))
+    standing = standing or count_standing(subject)
+    found = summed(subject, count_composed(subject), standing)
+    if not subject.levers.offload:
+        return found
+    staying = replace(subject, levers=replace(subject.levers, offload=False))
+    return replace(found, host=summed(staying, count_composed(staying, costs=False), standing).kept - found.kept)
 
 
 def summed(subject: Subject, counted: Counted, standing: Standing) -> Estimate:

@@ -15,13 +15,17 @@ from longtag.memory import Levers
 from longtag.memory.estimate.compose import FEW, blocks_of, count_costed
 from longtag.memory.estimate.cost import Cost
 from longtag.memory.estimate.count import EMBEDDING, Counted, Standing, count_standing
-from longtag.memory.estimate.estimate import WORKSPACE
+from longtag.memory.estimate.estimate import WORKSPACE, estimate
 from longtag.memory.estimate.ledger import Level, Phase
 from longtag.memory.estimate.subject import Subject
 
 GIB = 2**30
 SAFE = 0.97
 """Share of the budget that is planned with: estimates are off by a few per cent."""
+
+
+HOST_BYTES_PER_SECOND = 50e9
+"""Copies between an H100 and pinned memory of its host."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,11 @@ def plan(subject: Subject, budget: int) -> Plan:
     Raises UsageError, which says what the leanest plan needs, if nothing fits.
     """
     costs = count_costs(subject)
-    plans = best_plans(costs)
+    plans = best_plans(costs) + (_offloaded(subject) if subject.levers.offload else [])
     fitting = [found for found in plans if found.peak <= SAFE * budget]
     if fitting:
         fastest = min(fitting, key=lambda found: (found.seconds, found.peak))
-        return replace(_in_runs(costs, fastest, budget), budget=budget)
+        return replace(fastest if fastest.levers.offload else _in_runs(costs, fastest, budget), budget=budget)
     leanest = min(plans, key=lambda found: found.peak)
     wide = subject.levers.residual == "float32" and subject.autocast_dtype is not None
     raise UsageError(
@@ -196,6 +200,19 @@ def best_plans(costs: Costs) -> list[Plan]:
             blocks = tuple(costs.kinds[which].levers for which in state.blocks)
             found.append(Plan(around.levers, blocks, peak_of(costs, outside.embedding, state), state.seconds))
     return found
+
+
+def _offloaded(subject: Subject) -> list[Plan]:
+    """All blocks recomputed, and what they keep in host memory: stages that follow one another are not apart."""
+    plans = []
+    for levers in ways_to_run_a_block(subject.levers):
+        if levers.checkpoint == "blocks":
+            levers = replace(levers, offload=True)
+            found = estimate(replace(subject, levers=levers))
+            # There and back, beside the computation.
+            seconds = max(found.cost.seconds, 2 * found.host / HOST_BYTES_PER_SECOND)
+            plans.append(Plan(levers, (levers,) * subject.num_layers, found.peak, seconds))
+    return plans
 
 
 def _in_runs(costs: Costs, chosen: Plan, budget: int) -> Plan:
@@ -305,11 +322,11 @@ def _shorter(subject: Subject, costs: Costs, leanest: Plan, budget: int) -> int:
 
 
 def _plain(levers: Levers) -> Levers:
-    return replace(levers, checkpoint="none", budget_gib=None, tile_tokens=None, tile_heads=None)
+    return replace(levers, checkpoint="none", budget_gib=None, tile_tokens=None, tile_heads=None, offload=False)
 
 
 def _in_words(levers: Levers) -> str:
     words = {"none": "kept", "selective": "kept in part", "blocks": "recomputed"}[levers.checkpoint]
     tiles = "" if levers.tile_tokens is None else f" in tiles of {levers.tile_tokens}"
     heads = "" if levers.tile_heads is None else f", {levers.tile_heads} heads at a time"
-    return words + tiles + heads
+    return words + tiles + heads + (", in host memory" if levers.offload else "")

@@ -40,6 +40,8 @@ def _categories(estimate: Estimate) -> Table:
 def _peak_in_words(estimate: Estimate) -> str:
     parts = {"batch": estimate.batch, "pattern's lists": estimate.lists, "workspaces of libraries": estimate.workspace}
     words = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
+    if estimate.host:
+        words += f"; {_gib(estimate.host)} GiB wait in host memory"
     return f"peak in the {estimate.when}; temporary has the {words}" if words else f"peak in the {estimate.when}"
 
 

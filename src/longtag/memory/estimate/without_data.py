@@ -14,11 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from longtag.memory.tiles import some_tiles_only
+from longtag.fused import launch, masked_product, why_not
+from longtag.memory.even_tiles import some_tiles_only
+from longtag.model import block, rotary
 from sparse_attention import IMPLEMENTATIONS, IndexList, Layout
 
 FOR_SHAPES = "for shapes alone"
 """An implementation of attention for every layout and device: Triton's operators, or torch's own if it is dense."""
+
+
+PROCESSORS = 132
+"""Multiprocessors of an H100, which say in how many parts column sums are added up."""
 
 
 @contextlib.contextmanager
@@ -76,8 +82,26 @@ def _as_on_cuda() -> Iterator[None]:
         # Under autocast the CPU norms in the dtype of the input.
         return layer_norm(input.float() if torch.is_autocast_enabled("cpu") else input, *args, **kwargs)
 
-    with _replaced(F, "dropout", _dropout), _replaced(F, "layer_norm", in_float32):
+    with (
+        _replaced(F, "dropout", _dropout),
+        _replaced(F, "layer_norm", in_float32),
+        _replaced(launch, "processors_of", lambda device: PROCESSORS),
+        _replaced(masked_product, "masked_product", _masked_product),
+        _replaced(block, "why_not", _why_not_fused),
+        _replaced(rotary, "why_not", _why_not_fused),
+    ):
         yield
+
+
+def _masked_product(a: Tensor, b: Tensor, mask: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """What the kernel of this name makes, as a product that is seen from outside and counts as one."""
+    sums = torch.empty((-(-a.shape[0] // masked_product.BLOCK_N), b.shape[1]), dtype=torch.float32)
+    return a @ b, sums.sum(0)
+
+
+def _why_not_fused(x: Tensor) -> str | None:
+    """Why the fused kernels could not take x on a GPU. Without data they launch nothing."""
+    return why_not(torch.empty(x.shape, dtype=x.dtype, device="meta"))
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
