@@ -3,8 +3,9 @@
     python -m benchmarks.estimate
 
 Three training steps of each config, of which the peak of the last two counts: 12 layers, d_model 768, d_ff 2048, 12
-heads, 1000 labels, 8 random keys, AdamW, bfloat16 autocast, in the order in which Lightning takes them. Writes
-docs/estimate.csv and prints it as a table. With --predict-only nothing is run or written, and no GPU is needed.
+heads, 1000 labels, dropout 0.1, 8 random keys, AdamW, bfloat16 autocast, token ids, in the order in which Lightning
+takes them. Writes docs/estimate.csv and prints it as a table. With --predict-only nothing is run or written, and no GPU
+is needed.
 """
 
 import argparse
@@ -16,25 +17,27 @@ from pathlib import Path
 import torch
 
 from benchmarks import rows
-from longtag.data.source import Vectors
+from longtag.assembly import build_levers
+from longtag.data.source import TokenIds
 from longtag.loss import TokenLoss, mean
-from longtag.memory import Levers
 from longtag.memory.estimate import Subject
 from longtag.memory.estimate.compose import count_composed
+from longtag.memory.estimate.composed import compose_config
 from longtag.memory.estimate.count import Standing, count_standing
 from longtag.memory.estimate.estimate import summed
 from longtag.memory.tiled_loss import cost_of_tokens
 from longtag.model import TokenClassifier
+from longtag.model.layout_cache import Pattern
 from longtag.optim import Optimization
 from sparse_attention import patterns
 
-FILE = Path(__file__).parents[1] / "docs" / "estimate.csv"
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "docs" / "estimate.csv"
 GIB = 2**30
-WIDTH = 768
+INPUTS = TokenIds(100)
 
-LEAN = Levers(checkpoint="blocks", tile_tokens=8192, tile_heads=4, residual="bfloat16")
-RANDOM = partial(patterns.random, keys_per_query=8)
-BIGBIRD = partial(patterns.bigbird, block_size=64)
+RANDOM: Pattern = partial(patterns.random, keys_per_query=8)
+BIGBIRD: Pattern = partial(patterns.bigbird, block_size=64)
 
 
 @dataclass(frozen=True)
@@ -48,43 +51,37 @@ class Row:
     off: float
 
 
-def subject(levers: Levers, tokens: int, *, pattern=RANDOM, in_backward: bool = False) -> Subject:
+def subject(memory: str, tokens: int, *, pattern: Pattern = RANDOM, in_backward: bool = False) -> Subject:
+    """memory: overrides of the config, such as memory=lean."""
     model = partial(
-        TokenClassifier,
-        inputs=Vectors(WIDTH),
-        num_classes=1000,
-        num_heads=12,
-        d_model=WIDTH,
-        d_ff=2048,
-        dropout=0.1,
-        position="rotary",
-        project_inputs=False,
+        TokenClassifier, inputs=INPUTS, num_classes=1000, num_heads=12, d_model=768, d_ff=2048, position="rotary"
     )
     return Subject(
         build_model=model,
         loss=TokenLoss(),
         optimization=Optimization(in_backward=in_backward),
-        inputs=Vectors(WIDTH),
+        inputs=INPUTS,
         pattern=pattern,
         implementation="auto",
         num_layers=12,
-        levers=levers,
+        levers=build_levers(compose_config(ROOT / "conf", memory.split())),
         tokens=tokens,
         clips=not in_backward,
     )
 
 
-CONFIGS = {
-    "fast": subject(Levers(), 100_000),
-    "balanced": subject(Levers(checkpoint="blocks"), 100_000),
-    "lean": subject(LEAN, 100_000),
-    "selective": subject(Levers(checkpoint="selective"), 100_000),
-    "tile_tokens=8192": subject(Levers(tile_tokens=8192), 100_000),
-    "lean, in_backward": subject(LEAN, 100_000, in_backward=True),
-    "balanced, bigbird": subject(Levers(checkpoint="blocks"), 100_000, pattern=BIGBIRD),
-    "balanced, 1M": subject(Levers(checkpoint="blocks"), 1_000_000),
-    "lean, 1M": subject(LEAN, 1_000_000),
-}
+def subjects() -> dict[str, Subject]:
+    return {
+        "fast": subject("memory=fast", 100_000),
+        "residual=float32": subject("memory=fast memory.residual=float32", 100_000),
+        "selective": subject("memory=fast memory.checkpoint=selective", 100_000),
+        "balanced": subject("memory=balanced", 100_000),
+        "balanced, bigbird": subject("memory=balanced", 100_000, pattern=BIGBIRD),
+        "balanced, in_backward": subject("memory=balanced", 100_000, in_backward=True),
+        "lean": subject("memory=lean", 100_000),
+        "balanced, 1M": subject("memory=balanced", 1_000_000),
+        "lean, 1M": subject("memory=lean", 1_000_000),
+    }
 
 
 def measure(what: Subject) -> int:
@@ -92,7 +89,7 @@ def measure(what: Subject) -> int:
     device = torch.device("cuda")
     model = what.build_model(pattern=what.pattern, num_layers=what.num_layers, levers=what.levers).to(device)
     optimizer = what.optimization.configure(model, max_steps=10)["optimizer"]
-    inputs = torch.randn(1, what.tokens, WIDTH, device=device)
+    inputs = torch.randint(INPUTS.vocabulary_size, (1, what.tokens), device=device)
     labels = torch.randint(1000, (1, what.tokens), device=device)
 
     def closure() -> float:
@@ -135,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"torch {torch.__version__}, {device}\n")
     print("| config | tokens | predicted, GiB | measured, GiB | off, % |\n|---|---|---|---|---|")
     found = []
-    for name, what in CONFIGS.items():
+    for name, what in subjects().items():
         row = row_of(name, what, predict_only=options.predict_only)
         found.append(row)
         print(f"| {name} | {row.tokens:,} | {row.predicted:.2f} | {row.measured:.2f} | {row.off:+.1f} |", flush=True)

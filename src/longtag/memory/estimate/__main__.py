@@ -4,6 +4,7 @@ Options are those of train.py. card is the memory of one GPU, in GiB or by a nam
 GPU is needed, and nothing is written. With trainer.accelerator=cpu the step is that of a CPU, otherwise of a GPU.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +22,12 @@ def main(arguments: Sequence[str]) -> None:
     cards = [item.removeprefix("card=") for item in arguments if item.startswith("card=")]
     overrides = [item for item in arguments if not item.startswith("card=")]
     with readable_errors(CONF):
-        _estimate(overrides, (cards or ["80"])[-1])
+        try:
+            _estimate(overrides, (cards or ["80"])[-1])
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever reads has seen enough; what is left must not be written at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _estimate(overrides: list[str], card: str) -> None:

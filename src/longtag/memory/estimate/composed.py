@@ -1,5 +1,6 @@
 """From overrides, as train.py takes them, to what is estimated."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,14 +30,14 @@ def compose_subject(conf: Path, overrides: list[str]) -> tuple[Subject, dict[str
 
     Raises UsageError and HydraException as train.py does.
     """
-    config = _composed(conf, overrides)
+    config = compose_config(conf, overrides)
     device_type = "cpu" if config.trainer.accelerator == "cpu" else "cuda"
     subject = build_subject(config, device_type)
     rest = [item for item in overrides if not item.lstrip("+~").startswith("memory")]
     levers = {name: replace(known, residual=subject.levers.residual) for name, known in EACH_ALONE.items()}
     levers["residual=float32"] = Levers(residual="float32")
     for preset in sorted(file.stem for file in (conf / "memory").glob("*.yaml") if file.stem != "auto"):
-        found = build_levers(_composed(conf, [*rest, f"memory={preset}"]))
+        found = build_levers(compose_config(conf, [*rest, f"memory={preset}"]))
         if found in levers.values():
             levers = {f"{preset}: {name}" if known == found else name: known for name, known in levers.items()}
         else:
@@ -46,9 +47,10 @@ def compose_subject(conf: Path, overrides: list[str]) -> tuple[Subject, dict[str
     return subject, levers
 
 
-def _composed(conf: Path, overrides: list[str]) -> DictConfig:
+def compose_config(conf: Path, overrides: Sequence[str]) -> DictConfig:
+    """The config of train.py, checked, without Hydra's own node."""
     with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose("train", overrides, return_hydra_config=True)
+        config = compose("train", list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     choices = config.hydra.runtime.choices
     with open_dict(config):
