@@ -135,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, what in subjects().items():
         row = row_of(name, what, predict_only=options.predict_only)
         found.append(row)
-        print(f"| {name} | {row.tokens:,} | {row.predicted:.2f} | {row.measured:.2f} | {row.off:+.1f} |", flush=True)
+        beside = "- | -" if options.predict_only else f"{row.measured:.2f} | {row.off:+.1f}"
+        print(f"| {name} | {row.tokens:,} | {row.predicted:.2f} | {beside} |", flush=True)
     if not options.predict_only:
         rows.write(found, FILE)
 

@@ -150,7 +150,7 @@ def _step(
 ) -> tuple[list[Phase], list[Phase]]:
     """In Lightning's order: gradients of the step before are there until forward has ended."""
     phases: list[list[Phase]] = []
-    in_backward = getattr(subject.optimization, "in_backward", False)
+    in_backward = subject.optimization.in_backward
     hooks = _follow(model, ledger, phases)
     for parameter in () if in_backward else model.parameters():
         parameter.grad = torch.empty_like(parameter)
@@ -224,7 +224,7 @@ def _book(ledger: Ledger, parameter: Tensor) -> None:
 
 def _count_optimizer_step(subject: Subject, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Bytes beyond the gradients that clipping and the step take while they run."""
-    if getattr(subject.optimization, "in_backward", False):
+    if subject.optimization.in_backward:
         return 0
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)

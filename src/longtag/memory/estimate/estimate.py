@@ -72,7 +72,7 @@ def estimate(subject: Subject, standing: Standing | None = None) -> Estimate:
 
 def summed(subject: Subject, counted: Counted, standing: Standing) -> Estimate:
     """Walk through the phases of a step and find its peak."""
-    gradients = 0 if getattr(subject.optimization, "in_backward", False) else sum(standing.gradients.values())
+    gradients = 0 if subject.optimization.in_backward else sum(standing.gradients.values())
     peak, when = Level(), ""
     now = Level(gradients=gradients)
     for phase in counted.forward:

@@ -12,20 +12,16 @@ from typing import NamedTuple
 
 from longtag.errors import UsageError
 from longtag.memory import Levers
-from longtag.memory.estimate.compose import FEW, blocks_of, count_costed
+from longtag.memory.estimate.choices import Around, Costs, count_costs, ways_to_run_a_block
 from longtag.memory.estimate.cost import Cost
-from longtag.memory.estimate.count import EMBEDDING, Counted, Standing, count_standing
-from longtag.memory.estimate.estimate import WORKSPACE, estimate
+from longtag.memory.estimate.count import EMBEDDING, Counted
+from longtag.memory.estimate.estimate import estimate
 from longtag.memory.estimate.ledger import Level, Phase
 from longtag.memory.estimate.subject import Subject
 
 GIB = 2**30
 SAFE = 0.97
 """Share of the budget that is planned with: estimates are off by a few per cent."""
-
-
-HOST_BYTES_PER_SECOND = 50e9
-"""Copies between an H100 and pinned memory of its host."""
 
 
 @dataclass(frozen=True)
@@ -57,57 +53,6 @@ class Plan:
         return f"blocks {', '.join(runs)}{around}; {self.peak / GIB:.3g} of {self.budget / GIB:.3g} GiB"
 
 
-class Kind(NamedTuple):
-    """One way to run a block: forward and backward of it as the first one, in the middle, and as the last one.
-
-    keeps_input: whether what enters the block is kept for backward.
-    """
-
-    levers: Levers
-    forward: tuple[Phase, ...]
-    backward: tuple[Phase, ...]
-    keeps_input: bool
-
-    def at(self, number: int, num_blocks: int) -> tuple[Phase, Phase]:
-        place = 0 if number == 0 else len(self.forward) - 1 if number == num_blocks - 1 else len(self.forward) // 2
-        return self.forward[place], self.backward[len(self.backward) - 1 - place]
-
-
-class Around(NamedTuple):
-    """One way to run what is around the blocks: a step with these levers, of which the phases outside of blocks count.
-
-    keeps_input: whether it holds for first blocks that keep their input, or for those that do not; None for all. The
-                 caller of the blocks holds it until head and loss begin, so that it is there or let go.
-    """
-
-    levers: Levers
-    counted: Counted
-    keeps_input: bool | None
-
-    def suits(self, first: Kind) -> bool:
-        return self.keeps_input in (None, first.keeps_input)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """All that a choice depends on: the ways to run a block, and those to run what is around the blocks.
-
-    gradients: bytes of all gradients that are there in forward; in_backward: that are there all through backward.
-    weights_and_states: bytes of these.
-    constant:  bytes that are there all the time, these among them.
-    least:     bytes that the optimizer's step needs at least, beside the constant ones.
-    """
-
-    kinds: Sequence[Kind]
-    around: Sequence[Around]
-    num_blocks: int
-    gradients: int
-    in_backward: int
-    weights_and_states: int
-    constant: int
-    least: int
-
-
 class _State(NamedTuple):
     """The blocks from one on, seen from where its forward begins.
 
@@ -128,11 +73,13 @@ def plan(subject: Subject, budget: int) -> Plan:
     Raises UsageError, which says what the leanest plan needs, if nothing fits.
     """
     costs = count_costs(subject)
-    plans = best_plans(costs) + (_offloaded(subject) if subject.levers.offload else [])
+    plans = best_plans(costs)
     fitting = [found for found in plans if found.peak <= SAFE * budget]
     if fitting:
         fastest = min(fitting, key=lambda found: (found.seconds, found.peak))
-        return replace(fastest if fastest.levers.offload else _in_runs(costs, fastest, budget), budget=budget)
+        return replace(_in_runs(costs, fastest, budget), budget=budget)
+    if subject.levers.offload and (offloaded := _offloaded(subject, budget)):
+        return offloaded
     leanest = min(plans, key=lambda found: found.peak)
     wide = subject.levers.residual == "float32" and subject.autocast_dtype is not None
     raise UsageError(
@@ -149,34 +96,8 @@ def planned(subject: Subject, budget: int) -> tuple[Subject, Plan | None]:
     if subject.levers.budget_gib is not None:
         budget = round(subject.levers.budget_gib * GIB)
     chosen = plan(subject, budget)
-    return replace(subject, levers=chosen.levers, levers_of_blocks=chosen.blocks), chosen
-
-
-def count_costs(subject: Subject) -> Costs:
-    """Count each way to run a block, and head and loss with and without tiles."""
-    standing = count_standing(replace(subject, levers=_plain(subject.levers)))
-    few = min(FEW, subject.num_layers)
-    kinds, counts, plain = [], {}, _plain(subject.levers)
-    for levers in ways_to_run_a_block(subject.levers):
-        counts[levers] = counted = count_costed(replace(subject, levers=levers), few)
-        blocks = blocks_of(counted, few)
-        kinds.append(Kind(levers, blocks.forward, blocks.backward, keeps_input=levers != plain))
-    around = [Around(plain, counts[plain], False), Around(plain, counts[replace(plain, checkpoint="blocks")], True)]
-    if subject.levers.tile_tokens is not None:
-        tiled = replace(plain, tile_tokens=subject.levers.tile_tokens)
-        around.append(Around(tiled, counts[tiled], None))
-    return _with_standing(subject, standing, kinds, around, max(each.batch + each.lists for each in counts.values()))
-
-
-def ways_to_run_a_block(levers: Levers) -> list[Levers]:
-    """Tiles, and groups of heads, of the size that is given, only where they save what nothing else saves."""
-    plain = _plain(levers)
-    ways = [replace(plain, checkpoint=checkpoint) for checkpoint in ("none", "selective", "blocks")]
-    if levers.tile_tokens is not None:
-        ways += [replace(way, tile_tokens=levers.tile_tokens) for way in ways]
-    if levers.tile_heads is not None:
-        ways.append(replace(ways[-1], tile_heads=levers.tile_heads))
-    return ways
+    different = set(chosen.blocks) != {chosen.levers}
+    return replace(subject, levers=chosen.levers, levers_of_blocks=chosen.blocks if different else None), chosen
 
 
 def best_plans(costs: Costs) -> list[Plan]:
@@ -202,17 +123,18 @@ def best_plans(costs: Costs) -> list[Plan]:
     return found
 
 
-def _offloaded(subject: Subject) -> list[Plan]:
-    """All blocks recomputed, and what they keep in host memory: stages that follow one another are not apart."""
-    plans = []
-    for levers in ways_to_run_a_block(subject.levers):
-        if levers.checkpoint == "blocks":
-            levers = replace(levers, offload=True)
+def _offloaded(subject: Subject, budget: int) -> Plan | None:
+    """All blocks recomputed, and what they keep in host memory: the first and fastest way that fits.
+
+    For all blocks together, since what waits on the host depends on the blocks before and behind.
+    """
+    for way in ways_to_run_a_block(subject.levers):
+        if way.checkpoint == "blocks":
+            levers = replace(way, offload=True)
             found = estimate(replace(subject, levers=levers))
-            # There and back, beside the computation.
-            seconds = max(found.cost.seconds, 2 * found.host / HOST_BYTES_PER_SECOND)
-            plans.append(Plan(levers, (levers,) * subject.num_layers, found.peak, seconds))
-    return plans
+            if found.peak <= SAFE * budget:
+                return Plan(levers, (levers,) * subject.num_layers, found.peak, found.cost.seconds, budget)
+    return None
 
 
 def _in_runs(costs: Costs, chosen: Plan, budget: int) -> Plan:
@@ -293,36 +215,10 @@ class _Outside(NamedTuple):
         return need, end + self.backward.end.total
 
 
-def _with_standing(
-    subject: Subject,
-    standing: Standing,
-    kinds: list[Kind],
-    around: list[Around],
-    batch_and_lists: int,
-) -> Costs:
-    gradients = 0 if getattr(subject.optimization, "in_backward", False) else sum(standing.gradients.values())
-    workspace = WORKSPACE if subject.device_type == "cuda" else 0
-    weights_and_states = sum(standing.weights.values()) + sum(standing.optimizer_states.values())
-    return Costs(
-        kinds=kinds,
-        around=around,
-        num_blocks=subject.num_layers,
-        gradients=gradients,
-        in_backward=gradients if subject.accumulates else 0,
-        weights_and_states=weights_and_states,
-        constant=weights_and_states + batch_and_lists + workspace,
-        least=gradients + standing.optimizer_step,
-    )
-
-
 def _shorter(subject: Subject, costs: Costs, leanest: Plan, budget: int) -> int:
     """A length that should fit: what is there all the time stays, the rest is in proportion to the length."""
     fixed = costs.weights_and_states
     return max(0, int(subject.tokens * (SAFE * budget - fixed) / (leanest.peak - fixed)))
-
-
-def _plain(levers: Levers) -> Levers:
-    return replace(levers, checkpoint="none", budget_gib=None, tile_tokens=None, tile_heads=None, offload=False)
 
 
 def _in_words(levers: Levers) -> str:

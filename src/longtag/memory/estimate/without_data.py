@@ -7,6 +7,7 @@ CPU without data, and the few operators that do something else on CUDA are repla
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from longtag.fused import launch, masked_product, why_not
+from longtag.errors import UsageError
+from longtag.fused import why_not
 from longtag.memory.even_tiles import some_tiles_only
 from longtag.model import block, rotary
 from sparse_attention import IMPLEMENTATIONS, IndexList, Layout
@@ -22,14 +24,18 @@ from sparse_attention import IMPLEMENTATIONS, IndexList, Layout
 FOR_SHAPES = "for shapes alone"
 """An implementation of attention for every layout and device: Triton's operators, or torch's own if it is dense."""
 
-
 PROCESSORS = 132
 """Multiprocessors of an H100, which say in how many parts column sums are added up."""
 
 
 @contextlib.contextmanager
 def without_data(device_type: str) -> Iterator[None]:
-    """Inside, tensors are made without data, and operators act as on "cuda" or "cpu"; they take both kinds."""
+    """Inside, tensors are made without data, and operators act as on "cuda" or "cpu"; they take both kinds.
+
+    Raises UsageError where Triton is not installed, whose kernels are what is counted.
+    """
+    if find_spec("triton") is None:
+        raise UsageError("triton is not installed, and what its kernels hold cannot be counted; pip install triton")
     with contextlib.ExitStack() as stack:
         stack.enter_context(some_tiles_only())
         stack.enter_context(_attention_for_shapes())
@@ -76,6 +82,8 @@ def _attention_for_shapes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_on_cuda() -> Iterator[None]:
+    from longtag.fused import launch, masked_product  # they import triton
+
     layer_norm = F.layer_norm
 
     def in_float32(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -95,7 +103,9 @@ def _as_on_cuda() -> Iterator[None]:
 
 def _masked_product(a: Tensor, b: Tensor, mask: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     """What the kernel of this name makes, as a product that is seen from outside and counts as one."""
-    sums = torch.empty((-(-a.shape[0] // masked_product.BLOCK_N), b.shape[1]), dtype=torch.float32)
+    from longtag.fused.masked_product import BLOCK_N
+
+    sums = torch.empty((-(-a.shape[0] // BLOCK_N), b.shape[1]), dtype=torch.float32)
     return a @ b, sums.sum(0)
 
 

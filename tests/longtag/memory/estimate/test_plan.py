@@ -10,10 +10,11 @@ import torch
 
 from longtag.errors import UsageError
 from longtag.memory import Levers
+from longtag.memory.estimate.choices import count_costs
 from longtag.memory.estimate.compose import count_composed
 from longtag.memory.estimate.count import count_standing
 from longtag.memory.estimate.estimate import estimate, summed
-from longtag.memory.estimate.plan import GIB, SAFE, best_plans, count_costs, plan, plan_of, planned
+from longtag.memory.estimate.plan import GIB, SAFE, best_plans, plan, plan_of, planned
 from longtag.memory.estimate.subject import Subject
 from longtag.memory.live_bytes import LiveBytes
 from longtag.memory.tiled_loss import cost_of_tokens
@@ -103,6 +104,15 @@ def test_with_room_enough_everything_is_kept_and_the_residual_stays_as_given():
     chosen = plan(subject_of(3, levers), 2**40)
     assert chosen.levers == Levers(residual="bfloat16")
     assert chosen.blocks == (Levers(residual="bfloat16"),) * 3
+
+
+def test_what_is_kept_waits_on_the_host_where_nothing_else_fits():
+    subject = subject_of(8, replace(AUTO, offload=True))
+    least = min(found.peak for found in best_plans(costs_of(8)))
+    fits, needs_more = (plan(subject, round(share * least / SAFE)) for share in (1.001, 0.999))
+    assert not any(levers.offload for levers in fits.blocks)
+    assert all(levers.offload for levers in needs_more.blocks)
+    assert needs_more.peak < least
 
 
 def test_where_nothing_fits_the_leanest_and_a_length_are_named():
