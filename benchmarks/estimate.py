@@ -4,19 +4,19 @@
 
 Three training steps of each config, of which the peak of the last two counts: 12 layers, d_model 768, d_ff 2048, 12
 heads, 1000 labels, dropout 0.1, 8 random keys, AdamW, bfloat16 autocast, token ids, in the order in which Lightning
-takes them. Writes docs/estimate.csv and prints it as a table. With --predict-only nothing is run or written, and no GPU
-is needed.
+takes them. Writes docs/estimate.csv and prints it as a table. Two ways need no GPU and write nothing: --predict-only
+leaves the measurement out, and --recorded predicts what docs/training.csv has measured.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks import rows
+from benchmarks import rows, training
 from longtag.assembly import build_levers
 from longtag.data.source import TokenIds
 from longtag.loss import TokenLoss, mean
@@ -84,6 +84,21 @@ def subjects() -> dict[str, Subject]:
     }
 
 
+def recorded() -> Iterator[Row]:
+    """This project's rows of docs/training.csv, whose steps let gradients go before the next forward."""
+    for row in rows.read(ROOT / "docs" / "training.csv", training.Row):
+        if (ROOT / "conf" / "memory" / f"{row.model}.yaml").exists():
+            options = dict(option.removeprefix("model.").split("=") for option in row.options.split())
+            what = subject(f"memory={row.model}", row.tokens)
+            build = partial(
+                what.build_model,
+                position=options.get("position", "none"),
+                dropout=float(options.get("dropout", 0)),
+            )
+            what = replace(what, build_model=build, holds_gradients=False, clips=False)
+            yield _compared(f"{row.model} {row.options}".strip(), what, row.peak_gib)
+
+
 def measure(what: Subject) -> int:
     """Bytes at the peak of a training step that is not the first."""
     device = torch.device("cuda")
@@ -111,11 +126,14 @@ def measure(what: Subject) -> int:
 
 
 def row_of(name: str, what: Subject, *, predict_only: bool) -> Row:
+    if predict_only:
+        return _compared(name, what, float("nan"))
+    torch.cuda.empty_cache()
+    return _compared(name, what, measure(what) / GIB)
+
+
+def _compared(name: str, what: Subject, measured: float) -> Row:
     predicted = summed(what, count_composed(what, costs=False), _standing(what)).peak / GIB
-    measured = float("nan")
-    if not predict_only:
-        torch.cuda.empty_cache()
-        measured = measure(what) / GIB
     return Row(name, what.tokens, round(predicted, 3), round(measured, 3), round(100 * (predicted / measured - 1), 1))
 
 
@@ -127,17 +145,18 @@ def _standing(what: Subject) -> Standing:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__)
     parser.add_argument("--predict-only", action="store_true", help="no GPU: predictions alone")
+    parser.add_argument("--recorded", action="store_true", help="no GPU: predict what docs/training.csv has measured")
     options = parser.parse_args(arguments)
-    device = "no GPU" if options.predict_only else torch.cuda.get_device_name()
-    print(f"torch {torch.__version__}, {device}\n")
+    without_gpu = options.predict_only or options.recorded
+    print(f"torch {torch.__version__}, {'no GPU' if without_gpu else torch.cuda.get_device_name()}\n")
     print("| config | tokens | predicted, GiB | measured, GiB | off, % |\n|---|---|---|---|---|")
+    measured = (row_of(name, what, predict_only=options.predict_only) for name, what in subjects().items())
     found = []
-    for name, what in subjects().items():
-        row = row_of(name, what, predict_only=options.predict_only)
+    for row in recorded() if options.recorded else measured:
         found.append(row)
         beside = "- | -" if options.predict_only else f"{row.measured:.2f} | {row.off:+.1f}"
-        print(f"| {name} | {row.tokens:,} | {row.predicted:.2f} | {beside} |", flush=True)
-    if not options.predict_only:
+        print(f"| {row.config} | {row.tokens:,} | {row.predicted:.2f} | {beside} |", flush=True)
+    if not without_gpu:
         rows.write(found, FILE)
 
 

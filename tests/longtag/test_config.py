@@ -24,7 +24,7 @@ WITH_TARGET = sorted(path for path in CONF.glob("*/*.yaml") if "\n_target_:" in 
 GIVEN = {
     "data": set(),
     "crops": {"source"},
-    "model": {"inputs", "num_classes", "pattern", "implementation", "levers"},
+    "model": {"inputs", "num_classes", "pattern", "implementation", "levers", "levers_of_blocks"},
     "pattern": {"num_tokens"},
     "loss": {"class_counts", "ignore_index"},
     "metrics": {"class_names", "ignore_index"},
