@@ -1,8 +1,7 @@
 """A stack of blocks that share one layout."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from operator import attrgetter
 
 from torch import Tensor, nn
 
@@ -37,6 +36,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.levers = levers or Levers()
+        of_blocks = list(levers_of_blocks or [self.levers] * num_layers)
         self.blocks = nn.ModuleList(
             Block(
                 d_model=d_model,
@@ -48,21 +48,32 @@ class Encoder(nn.Module):
                 levers=of_block,
                 fused=fused,
             )
-            for of_block in levers_of_blocks or [self.levers] * num_layers
+            for of_block in of_blocks
         )
+        # Not found anew in each forward, since torch.compile cannot trace that.
+        self._runs = list(_runs(of_blocks))
         self.final_norm = nn.LayerNorm(d_model) if norm == "pre" else nn.Identity()
 
     def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
         x = narrowed(x, self.levers.residual)
-        for levers, blocks in groupby(self.blocks, attrgetter("levers")):
+        blocks = list(self.blocks)
+        for levers, first, stop in self._runs:
             if levers.checkpoint == "none":
                 # One by one, so that nothing here holds what entered a block longer than the block does.
-                for block in blocks:
+                for block in blocks[first:stop]:
                     x = block(x, layout, rotation)
             else:
                 together = levers.blocks_recomputed_together
-                x = run_checkpointed(blocks, x, layout, rotation, every=together, offload=levers.offload)
+                x = run_checkpointed(blocks[first:stop], x, layout, rotation, every=together, offload=levers.offload)
         if self.levers.tile_tokens is None or isinstance(self.final_norm, nn.Identity):
             return self.final_norm(x)
         return by_tiles(self.final_norm, x.flatten(0, 1), tile=self.levers.tile_tokens, draws=False).view(x.shape)
+
+
+def _runs(levers_of_blocks: Sequence[Levers]) -> Iterator[tuple[Levers, int, int]]:
+    """Levers, and the first block and the one behind the last, of blocks in a row that have the same ones."""
+    stop = 0
+    for levers, alike in groupby(levers_of_blocks):
+        first, stop = stop, stop + len(list(alike))
+        yield levers, first, stop

@@ -22,6 +22,7 @@ from longtag.model import TokenClassifier
 from sparse_attention import patterns
 
 from ...conftest import run_in_folder
+from ..conftest import assert_equal_to, cost_and_gradients, small_model
 from .conftest import small_subject
 
 AUTO = Levers(checkpoint="auto", tile_tokens=700, tile_heads=2)
@@ -87,6 +88,18 @@ def test_a_real_step_with_the_chosen_plan_stays_within_the_budget():
         cost_of_tokens(model.head, subject.loss, model.encode(ids), ids, tile=tile).backward()
     always = sum(standing.weights.values()) + sum(standing.optimizer_states.values())
     assert 0.8 * budget < live.peak + always <= budget
+
+
+def test_blocks_that_are_run_in_different_ways_have_the_gradients_of_blocks_that_are_kept():
+    ways = [Levers(checkpoint="blocks"), Levers(checkpoint="selective", tile_tokens=9), Levers()]
+    mixed = small_model(dropout=0.0, levers_of_blocks=ways)
+    assert [block.levers for block in mixed.encoder.blocks] == ways
+    assert_equal_to(cost_and_gradients(small_model(dropout=0.0)), cost_and_gradients(mixed))
+
+
+def test_levers_for_another_number_of_blocks_are_refused():
+    with pytest.raises(UsageError, match="levers_of_blocks: 2 for num_layers=3 blocks"):
+        small_model(levers_of_blocks=[Levers()] * 2)
 
 
 def test_some_blocks_are_kept_and_others_recomputed_where_a_preset_would_do_all_alike():
