@@ -3,9 +3,9 @@
     python -m benchmarks.estimate
 
 Three training steps of each config, of which the peak of the last two counts: 12 layers, d_model 768, d_ff 2048, 12
-heads, 1000 labels, dropout 0.1, 8 random keys, AdamW, bfloat16 autocast, token ids, in the order in which Lightning
-takes them. Writes docs/estimate.csv and prints it as a table. Two ways need no GPU and write nothing: --predict-only
-leaves the measurement out, and --recorded predicts what docs/training.csv has measured.
+heads, 1000 labels, dropout 0.1, 8 random keys, AdamW, bfloat16 autocast, token ids. Writes docs/estimate.csv and prints
+it as a table. Two ways need no GPU and write nothing: --predict-only leaves the measurement out, and --recorded
+predicts what docs/training.csv has measured.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def subjects() -> dict[str, Subject]:
 
 
 def recorded() -> Iterator[Row]:
-    """This project's rows of docs/training.csv, whose steps let gradients go before the next forward."""
+    """This project's rows of docs/training.csv."""
     for row in rows.read(ROOT / "docs" / "training.csv", training.Row):
         if (ROOT / "conf" / "memory" / f"{row.model}.yaml").exists():
             options = dict(option.removeprefix("model.").split("=") for option in row.options.split())
@@ -95,7 +95,7 @@ def recorded() -> Iterator[Row]:
                 position=options.get("position", "none"),
                 dropout=float(options.get("dropout", 0)),
             )
-            what = replace(what, build_model=build, holds_gradients=False, clips=False)
+            what = replace(what, build_model=build, clips=False)
             yield _compared(f"{row.model} {row.options}".strip(), what, row.peak_gib)
 
 
@@ -108,11 +108,11 @@ def measure(what: Subject) -> int:
     labels = torch.randint(1000, (1, what.tokens), device=device)
 
     def closure() -> float:
+        optimizer.zero_grad()
         with torch.autocast("cuda", dtype=what.autocast_dtype, cache_enabled=False):
             cost = cost_of_tokens(model.head, what.loss, model.encode(inputs), labels, tile=what.levers.tile_tokens)
             loss = mean(cost, what.loss.weight(labels))
             del cost
-        optimizer.zero_grad()
         loss.backward()
         if what.clips:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

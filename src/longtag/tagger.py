@@ -71,6 +71,11 @@ class Tagger(LogsNumbers):
         if isinstance(optimizer, AdamW | LowPrecisionAdamW) and self.gradient_norm is not None:
             optimizer.found_inf = (~self.gradient_norm.isfinite()).float()
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        # Lightning would free the gradients after the next forward pass, beside whose activations they would stand.
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self.zero_grad(set_to_none=True)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._score(self.val_scores, batch)
 

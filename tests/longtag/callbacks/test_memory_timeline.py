@@ -58,10 +58,10 @@ def test_the_curve_stands_on_weights_gradients_and_states_and_comes_back_to_them
     assert timeline.weights == pytest.approx(weights, rel=1e-2)
     assert timeline.optimizer_states == pytest.approx(2 * weights, rel=1e-2)
     batch = 256 * (64 * 4 + 8)
-    assert timeline.allocated[0] == pytest.approx(4 * weights + batch, rel=0.1)
+    assert timeline.allocated[0] == pytest.approx(3 * weights + batch, rel=0.1)
     assert timeline.allocated[-1] == pytest.approx(4 * weights + batch, rel=0.1)
-    assert (timeline.gradients[0], timeline.gradients[-1]) == pytest.approx((weights, weights), rel=1e-3)
-    assert timeline.gradients.min() == 0
+    assert timeline.gradients[0] == 0
+    assert timeline.gradients[-1] == pytest.approx(weights, rel=1e-3)
 
 
 def test_recomputed_blocks_show_as_the_teeth_of_a_saw(tiny, drawn):

@@ -104,7 +104,7 @@ def _with_standing(
         kinds=kinds,
         around=around,
         num_blocks=subject.num_layers,
-        gradients=gradients if subject.holds_gradients or subject.accumulates else 0,
+        gradients=gradients if subject.accumulates else 0,
         in_backward=gradients if subject.accumulates else 0,
         weights_and_states=weights_and_states,
         constant=weights_and_states + batch_and_lists + workspace,

@@ -148,11 +148,10 @@ def _step(
     labels: Tensor,
     ledger: Ledger,
 ) -> tuple[list[Phase], list[Phase]]:
-    """In Lightning's order: gradients of the step before are there until forward has ended."""
+    """As `Tagger` is trained: gradients of the step before are gone, those of batches before are there."""
     phases: list[list[Phase]] = []
-    in_backward = subject.optimization.in_backward
     hooks = _follow(model, ledger, phases)
-    for parameter in () if in_backward else model.parameters():
+    for parameter in model.parameters() if subject.accumulates else ():
         parameter.grad = torch.empty_like(parameter)
         ledger.book_gradient(parameter.grad)
 
@@ -168,14 +167,12 @@ def _step(
             del cost
         phases.append(ledger.end())
         ledger.keep_for_backward()
-        if not subject.accumulates:
-            optimizer.zero_grad()
         ledger.begin(HEAD)
         loss.backward()
         phases.append(ledger.end())
         return 0.0
 
-    if in_backward:
+    if subject.optimization.in_backward:
         optimizer.step(closure)
     else:
         closure()

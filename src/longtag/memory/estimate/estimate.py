@@ -74,7 +74,7 @@ def summed(subject: Subject, counted: Counted, standing: Standing) -> Estimate:
     """Walk through the phases of a step and find its peak."""
     gradients = 0 if subject.optimization.in_backward else sum(standing.gradients.values())
     peak, when = Level(), ""
-    now = Level(gradients=gradients if subject.holds_gradients or subject.accumulates else 0)
+    now = Level(gradients=gradients if subject.accumulates else 0)
     for phase in counted.forward:
         here, now = now.plus(phase.peak), now.plus(phase.end)
         if here.total > peak.total:

@@ -32,7 +32,6 @@ class Subject:
     tokens:          in a crop.
     batch_size:      crops in a batch.
     accumulates:     whether gradients of earlier batches are there already.
-    holds_gradients: whether those of the step before are there until forward has ended, as Lightning has it.
     clips:           whether the norm of all gradients is limited.
     precision:       one of Lightning's.
     device_type:     "cuda" or "cpu": where the step is to be made.
@@ -50,7 +49,6 @@ class Subject:
     levers_of_blocks: tuple[Levers, ...] | None = None
     batch_size: int = 1
     accumulates: bool = False
-    holds_gradients: bool = True
     clips: bool = True
     precision: str = "bf16-mixed"
     device_type: str = "cuda"
