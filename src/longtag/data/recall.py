@@ -47,7 +47,7 @@ class RecallSource:
         self,
         *,
         length: int,
-        pairs: int = 4,
+        pairs: int = 2,
         values: int = 4,
         copies: int = 16,
         queries: int = 32,
@@ -96,12 +96,16 @@ class RecallSource:
         With `rng`, a sequence drawn from it; without, the one that belongs to the block. A query whose pair does not
         lie whole in the stretch that is read has no label.
         """
-        # Three numbers, the last not 0, seed no generator that the crops seed with two.
-        rng = rng or np.random.default_rng([self._seed, block.record, 1])
+        if rng is None:
+            # Never a generator of the crops: those are seeded with two numbers, to which numpy adds zeros.
+            rng, value_of = np.random.default_rng([self._seed, block.record, 1]), self._balanced_values(block.record)
+        else:
+            value_of = rng.integers(self._num_values, size=self._pairs)
         ids, labels = rng.integers(self._noise, size=self._length), np.full(self._length, IGNORED)
         distances = np.zeros(self._length, dtype=np.int32)
 
-        firsts, keys, values = self._draw_pairs(rng)
+        firsts, keys = self._draw_pairs(rng)
+        values = value_of[keys]
         stored = (firsts[:, None] + np.arange(self._copies)).ravel()
         ids[stored] = np.repeat(self._noise + self._pairs + keys * self._num_values + values, self._copies)
 
@@ -132,13 +136,22 @@ class RecallSource:
         with_room_behind = self._length - self._copies - self._farthest + 1
         return with_room_behind, max(self._farthest - with_room_behind, 0)
 
-    def _draw_pairs(self, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-        """First token, key and value of each pair, (pairs,) each; no two pairs overlap."""
+    def _balanced_values(self, record: int) -> NDArray:
+        """The value of each key in a fixed sequence, (pairs,).
+
+        Over as many sequences as there are values, each key has each value once: sequences are few, and with values
+        drawn for each of them, a guess that never changes would be right clearly more or less often than 1 / values.
+        """
+        rng = np.random.default_rng([self._seed, record // self._num_values, 2])
+        return (rng.integers(self._num_values, size=self._pairs) + record) % self._num_values
+
+    def _draw_pairs(self, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+        """First token and key of each pair, (pairs,) each; no two pairs overlap."""
         spread = (self._copies - 1) * np.arange(self._pairs)
         firsts = np.sort(rng.choice(self._num_starts - spread[-1], self._pairs, replace=False)) + spread
         with_room_behind, skipped = self._places
         firsts[firsts >= with_room_behind] += skipped
-        return firsts, rng.permutation(self._pairs), rng.integers(self._num_values, size=self._pairs)
+        return firsts, rng.permutation(self._pairs)
 
     def _draw_queries(
         self, rng: np.random.Generator, firsts: NDArray, taken: NDArray

@@ -56,7 +56,7 @@ def test_pairs_lie_before_and_behind_their_queries():
 
 
 def test_the_logarithm_of_the_distance_is_uniform():
-    source = RecallSource(length=50_000, copies=8, queries=50, min_distance=64, max_distance=32_768, sequences=128)
+    source = RecallSource(length=50_000, pairs=4, queries=50, min_distance=64, max_distance=32_768, sequences=128)
     distances = np.concatenate([distances[labels != IGNORED] for _, labels, distances in sequences(source)])
     assert len(distances) > 0.98 * 128 * 4 * 50
     in_octave = np.histogram(np.log2(distances), bins=np.arange(6, 16))[0]
@@ -71,12 +71,25 @@ def test_pairs_that_need_no_more_than_half_of_the_length_lie_anywhere():
     assert counts.max() < 500
 
 
-def test_values_are_drawn_evenly_and_independently_of_the_key():
-    counts = np.zeros((3, 5))
-    for ids, _, _ in sequences(RecallSource(**SMALL, sequences=2000)):
-        for key, (value, _) in stored_pairs(ids).items():
-            counts[key, value] += 1
-    assert (np.abs(counts / 2000 - 1 / 5) < 0.04).all()
+def test_in_training_values_are_drawn_evenly_and_independently_of_key_place_and_each_other():
+    crops = RandomCrops(RecallSource(**SMALL), length=300)
+    by_key, by_neighbour, by_half = np.zeros((3, 5)), np.zeros((5, 5)), np.zeros((2, 5))
+    for i in range(2000):
+        pairs = stored_pairs(crops[i][0].numpy())
+        for key, (value, positions) in pairs.items():
+            by_key[key, value] += 1
+            by_neighbour[pairs[(key + 1) % 3][0], value] += 1
+            by_half[int(positions[0] >= 150), value] += 1
+    for counts in (by_key, by_neighbour, by_half):
+        assert (np.abs(counts / counts.sum(axis=1, keepdims=True) - 1 / 5) < 0.05).all()
+
+
+def test_in_validation_a_guess_that_never_changes_is_right_as_often_as_chance():
+    pairs = [stored_pairs(ids) for ids, _, _ in sequences(RecallSource(**SMALL, sequences=20))]
+    values = np.array([[pair[key][0] for key in range(3)] for pair in pairs])
+    for of_key in values.T:
+        assert np.bincount(of_key).tolist() == [4] * 5
+    assert (values[:5] != values[5:10]).any()
 
 
 def test_a_training_crop_depends_on_its_number_alone_and_never_repeats():
