@@ -23,6 +23,10 @@ def recomputed(function: Callable[..., Tensor], *args: Any, draws: bool) -> Tens
 @contextlib.contextmanager
 def casts_of_their_own() -> Iterator[None]:
     """Without autocast's cache of cast weights: functions that share a cast weight add their gradients in bfloat16."""
+    if torch.compiler.is_compiling():
+        # What is compiled is traced without that cache, and torch 2.11 cannot trace a call that turns it off.
+        yield
+        return
     enabled = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

@@ -16,6 +16,9 @@ from sparse_attention import Layout, patterns
 
 from .late_copies import LateCopies
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""Of what needs an operator made of kernels: where there is a GPU, these are compiled and take nothing else."""
+
 NUM_TOKENS = 37
 NUM_CLASSES = 7
 

@@ -11,7 +11,7 @@ from longtag.memory import Levers
 from longtag.model import TokenClassifier
 from sparse_attention.ops import fused_index_list_attention
 
-from .conftest import assert_equal_to, cost_and_gradients, small_model
+from .conftest import DEVICE, assert_equal_to, cost_and_gradients, small_model
 
 
 def compiled(function: Callable) -> Callable:
@@ -36,7 +36,8 @@ def _operator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def model(levers: Levers | None = None) -> tuple[TokenClassifier, dict[str, torch.Tensor]]:
     """A model, and its gradients in eager mode. Its layout is whole then: lists for backward are built at first use."""
-    classifier = small_model(levers, num_layers=2, num_heads=2, dropout=0.0)
+    # Not fused, as `compile_blocks` has it: with kernels of its own there is nothing in a block to compile.
+    classifier = small_model(levers, num_layers=2, num_heads=2, dropout=0.0, fused=False).to(DEVICE)
     return classifier, cost_and_gradients(classifier, num_tokens=12)
 
 

@@ -9,7 +9,7 @@ from longtag.loss import TokenLoss
 from longtag.memory import Levers
 from sparse_attention import patterns
 
-from .conftest import assert_equal_to, cost_and_gradients, per_head_layouts, small_model
+from .conftest import DEVICE, assert_equal_to, cost_and_gradients, per_head_layouts, small_model
 
 KEEPING_THE_ORDER_OF_DRAWS = {
     "blocks": Levers(checkpoint="blocks"),
@@ -103,10 +103,8 @@ def test_the_operator_over_a_fused_projection_can_be_recomputed(levers, monkeypa
 
     monkeypatch.setattr("longtag.model.attention.sparse_self_attention", attend)
     options = {"num_layers": 2, "num_heads": 2, "dropout": 0.0}
-    # Where there is a GPU, its kernels are compiled and take nothing else.
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     expected, found = (
-        cost_and_gradients(small_model(lever, **options).to(device), num_tokens=12) for lever in (None, levers)
+        cost_and_gradients(small_model(lever, **options).to(DEVICE), num_tokens=12) for lever in (None, levers)
     )
     assert_equal_to(expected, found)
 
