@@ -19,15 +19,17 @@ def test_a_trace_and_a_table_of_operators_are_left_in_the_folder(tiny, tmp_path,
         names = [event["name"] for event in json.load(file)["traceEvents"]]
     assert names.count("ProfilerStep#2") == 1
     assert {f"ProfilerStep#{step}" for step in (2, 3, 4)} == {name for name in names if "ProfilerStep" in name}
+    assert "aten::addmm" in names
     table = (folder / "operators.txt").read_text()
-    assert "aten::addmm" in table
     assert "ProfilerStep" not in table
     assert "CPU ms" in table
     shares = [float(line.split("|")[3].strip(" %")) for line in table.splitlines() if "aten::" in line]
+    # Which operators are costliest depends on how busy the machine is.
+    assert shares
     assert shares == sorted(shares, reverse=True)
     assert len(table.splitlines()) == 15 + 4
     printed = capsys.readouterr().out
-    assert "aten::addmm" in printed
+    assert "aten::" in printed
     assert str(folder / "trace.json.gz") in printed
 
 
