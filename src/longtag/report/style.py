@@ -149,8 +149,13 @@ def three_digits(value: float) -> str:
     return number(float(f"{value:.3g}"))
 
 
-def scale(axes: Axes, which: str, values: Sequence[float] | np.ndarray, *, spans: float = 20) -> None:
-    """Logarithmic where positive values span more than `spans` times; few ticks, read as plain numbers."""
+def scale(
+    axes: Axes, which: str, values: Sequence[float] | np.ndarray, *, spans: float = 20, whole: bool = False
+) -> None:
+    """Logarithmic where positive values span more than `spans` times; few ticks, read as plain numbers.
+
+    whole: ticks at whole numbers alone, as of steps.
+    """
     axis = axes.xaxis if which == "x" else axes.yaxis
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
@@ -162,7 +167,7 @@ def scale(axes: Axes, which: str, values: Sequence[float] | np.ndarray, *, spans
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
     else:
-        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=whole))
     axis.set_major_formatter(FuncFormatter(number))
 
 

@@ -72,5 +72,5 @@ def draw_lines(axes: Axes, lines: Sequence[tuple[str, Curve, Look]]) -> None:
             axes.fill_between(line.steps, line.low, line.high, color=look.colour, alpha=0.18, linewidth=0)
     if lines:
         scale(axes, "y", np.concatenate([line.mean for _, line, _ in lines]))
-        scale(axes, "x", [0])
+        scale(axes, "x", [0], whole=True)
     axes.grid(True)
