@@ -15,9 +15,20 @@ import torch
 from .conftest import CONF, TINY
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "train.py", *TINY, "callbacks=none", f"folder={folder}", *overrides]
-    return subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "train.py", *arguments],
+        cwd=CONF.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # What a shell runs in the background ignores Ctrl-C, and so would whatever is started from there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def start_tiny(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    return start(*TINY, "callbacks=none", f"folder={folder}", *overrides)
 
 
 def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
@@ -35,7 +46,7 @@ def has_lines(path: Path) -> bool:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_saves_and_can_go_on(tmp_path, number, code):
     folder = tmp_path / "run"
-    process = start(folder, "trainer.max_steps=100000", "trainer.val_check_interval=100000")
+    process = start_tiny(folder, "trainer.max_steps=100000", "trainer.val_check_interval=100000")
     wait_for(lambda: has_lines(folder / "metrics.jsonl"), process)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
@@ -47,7 +58,7 @@ def test_an_interrupted_run_saves_and_can_go_on(tmp_path, number, code):
     steps = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert steps == len((folder / "metrics.jsonl").read_text().splitlines())
 
-    goes_on = start(folder, f"trainer.max_steps={steps + 2}", "test=false")
+    goes_on = start_tiny(folder, f"trainer.max_steps={steps + 2}", "test=false")
     output, _ = goes_on.communicate(timeout=60)
     assert goes_on.returncode == 0, output
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-2])
@@ -58,8 +69,7 @@ def test_a_run_interrupted_before_its_first_step_leaves_nothing(tmp_path):
     # A pipe that nobody writes to: the run waits in the middle of reading its data.
     os.mkfifo(tmp_path / "pipe.fasta")
     genome = (f"data.fasta={tmp_path}/pipe.fasta", f"data.gff={tmp_path}/genome.gff3")
-    command = [sys.executable, "train.py", *genome, f"folder={tmp_path}/outputs/run"]
-    process = subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = start(*genome, f"folder={tmp_path}/outputs/run")
     wait_for(lambda: is_being_read(tmp_path / "pipe.fasta"), process)
     assert (tmp_path / "outputs" / "run").is_dir()
     # Python sees a signal that comes just before a system call only when that returns, which this one never does.
