@@ -21,6 +21,8 @@ BLOCK_N, BLOCK_F, BLOCK_M = 128, 256, 64
 """Rows, columns and depth of a tile: the fastest of those tried on an H100."""
 GROUP = 8
 """Rows of tiles that are walked together."""
+STAGES = 3
+"""Tiles in depth that are under way at a time."""
 
 
 def why_not(a: Tensor, b: Tensor) -> str | None:
@@ -48,9 +50,14 @@ def masked_product(a: Tensor, b: Tensor, mask: Tensor, factor: float) -> tuple[T
             TensorDescriptor.from_tensor(mask, [BLOCK_N, BLOCK_F]),
             TensorDescriptor.from_tensor(out, [BLOCK_N, BLOCK_F]),
             sums, factor, num_rows, features, DEPTH=depth,
-            BLOCK_N=BLOCK_N, BLOCK_F=BLOCK_F, BLOCK_M=BLOCK_M, GROUP=GROUP, num_warps=8, num_stages=3,
+            BLOCK_N=BLOCK_N, BLOCK_F=BLOCK_F, BLOCK_M=BLOCK_M, GROUP=GROUP, num_warps=8, num_stages=stages_of(depth),
         )  # fmt: skip
     return out, sums.sum(0)
+
+
+def stages_of(depth: int) -> int:
+    """Stages for a depth. One tile makes no loop, and then tiles of the mask would be staged: more than there is room for."""
+    return STAGES if depth > BLOCK_M else 1
 
 
 @triton.jit(do_not_specialize=["num_rows"])

@@ -3,6 +3,7 @@
 import json
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +121,10 @@ def test_an_offline_run_holds_all_that_is_sent_later(tiny, tmp_path, logged_out)
         assert summary[name] == pytest.approx(ours[name])
         assert summary[f"best/{name}"] == pytest.approx(ours["best"][name])
     done = subprocess.run(
-        ["wandb", "sync", "--dry-run", str(tmp_path / "run/wandb")], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "wandb", "sync", "--dry-run", str(tmp_path / "run/wandb")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "Would sync 1 run(s)" in done.stdout + done.stderr
 
