@@ -31,14 +31,14 @@ _LIBRARY.define(
     "-> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
-    "index_list_backward(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
+    "index_list_backward(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor lse, "
     f"Tensor weights, Tensor indices, {_LISTS}, float scale) -> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     f"fused_index_list_forward(Tensor qkv, Tensor indices, {_LISTS}, float scale) -> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
-    "fused_index_list_backward(Tensor? d_out, Tensor? d_lse, Tensor qkv, Tensor out, Tensor lse, Tensor weights, "
+    "fused_index_list_backward(Tensor? d_out, Tensor? d_lse, Tensor qkv, Tensor? out, Tensor lse, Tensor weights, "
     f"Tensor indices, {_LISTS}, float scale) -> Tensor"
 )
 _OPS = torch.ops.sparse_attention
@@ -92,7 +92,7 @@ def _forward(
 
 @_kernel("index_list_backward")
 def _backward(
-    d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor | None, lse: Tensor,
     weights: Tensor, indices: Tensor, offsets: Tensor, edges: Tensor, order: Tensor, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     q, (k, v) = _rows_in_place(q), _alike(k, v)
@@ -110,7 +110,7 @@ def _fused_forward(
 
 @_kernel("fused_index_list_backward")
 def _fused_backward(
-    d_out: Tensor | None, d_lse: Tensor | None, qkv: Tensor, out: Tensor, lse: Tensor, weights: Tensor,
+    d_out: Tensor | None, d_lse: Tensor | None, qkv: Tensor, out: Tensor | None, lse: Tensor, weights: Tensor,
     indices: Tensor, offsets: Tensor, edges: Tensor, order: Tensor, scale: float,
 ) -> Tensor:  # fmt: skip
     d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
@@ -129,11 +129,11 @@ def _run_forward(
 
 
 def _run_backward(
-    d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor | None, lse: Tensor,
     weights: Tensor, indices: Tensor, transposed: tuple[Tensor, Tensor, Tensor], scale: float,
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:  # fmt: skip
-    d_out = torch.zeros_like(out) if d_out is None else _rows_in_place(d_out)
+    d_out = torch.zeros_like(q) if d_out is None else _rows_in_place(d_out)
     d_lse = None if d_lse is None else d_lse.contiguous()
     kept, tiles = weights if weights.numel() else None, _tiles(q, indices)
     with _on(q.device):
@@ -233,7 +233,9 @@ class _AttendFused(torch.autograd.Function):
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, indices, offsets, edges, order, scale = inputs
-    ctx.save_for_backward(*tensors, *output, indices, offsets, edges, order)
+    out, lse, weights = output
+    # Kept weights say all that backward would ask the output for, and whoever reads that need not keep it.
+    ctx.save_for_backward(*tensors, None if weights.numel() else out, lse, weights, indices, offsets, edges, order)
     ctx.scale = scale
     ctx.mark_non_differentiable(output[2])
     ctx.set_materialize_grads(False)

@@ -56,7 +56,7 @@ def masked_product(a: Tensor, b: Tensor, mask: Tensor, factor: float) -> tuple[T
 
 
 def stages_of(depth: int) -> int:
-    """Stages for a depth. One tile makes no loop, and then tiles of the mask would be staged: more than there is room for."""
+    """Stages for a depth. Of one tile there is no loop, and tiles of the mask would be staged: too many to hold."""
     return STAGES if depth > BLOCK_M else 1
 
 

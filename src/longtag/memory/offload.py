@@ -2,8 +2,9 @@
 
 A stage is what is recomputed together, and its boundaries are what it keeps. In forward they are copied to the host
 while their stage and the next one run, and then let go. In backward the boundaries of a stage come back while the stage
-behind it is recomputed. So there is, of stages that do not run just now, the memory of one on the device. The last two
-stages keep their boundaries: at the start of backward these would have to be there anyway.
+behind it is recomputed, or from `previous_comes_behind` on, where that stage names such a place. So there is, of stages
+that do not run just now, the memory of one on the device. The last two stages keep their boundaries: at the start of
+backward these would have to be there anyway.
 """
 
 import contextlib
@@ -35,6 +36,16 @@ def kept(tensor: Tensor) -> Callable[[], Tensor]:
     """
     stage = _RUNNING.get()
     return _kept_here(tensor) if stage is None else stage.keep(tensor)
+
+
+def previous_comes_behind(tensor: Tensor) -> None:
+    """In backward, let the stage before send for its boundaries when the gradient of `tensor` is there, and not before.
+
+    For a place where most memory is free again and the backward of the stage is long enough to hide a copy.
+    """
+    stage = None if torch.compiler.is_compiling() else _RUNNING.get()
+    if stage is not None and tensor.requires_grad:
+        stage.call_previous_behind(tensor)
 
 
 def _kept_here(tensor: Tensor) -> Callable[[], Tensor]:
@@ -91,6 +102,7 @@ class _Stage:
         # Boundaries hold their stage, and not the other way round: a cycle would outlive its graph.
         self._boundaries: list[weakref.ref[_Boundary]] = []
         self._by_memory: dict[int, _Boundary] = {}
+        self._calls_late = False
 
     def keep(self, tensor: Tensor) -> Callable[[], Tensor]:
         # Views of one memory are one boundary. While the stage runs it holds the memory, whose address is so its own.
@@ -119,7 +131,16 @@ class _Stage:
         self._by_memory.clear()
         return boundaries
 
-    def call_previous(self) -> None:
+    def call_previous_behind(self, tensor: Tensor) -> None:
+        self._calls_late = True
+        tensor.register_hook(lambda _: self._call_previous())
+
+    def is_read(self) -> None:
+        """Backward has come to this stage."""
+        if not self._calls_late:
+            self._call_previous()
+
+    def _call_previous(self) -> None:
         """Have the boundaries that backward needs next on their way."""
         previous = self._previous and self._previous()
         for reference in previous._boundaries if previous else ():
@@ -162,7 +183,7 @@ class _Boundary:
     def _read(self, dtype: torch.dtype, shape: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
         self.come()
         self._settle()
-        self._stage.call_previous()
+        self._stage.is_read()
         assert self._data is not None
         seen = self._data.view(dtype).as_strided(shape, stride, offset)
         self._num_read += 1

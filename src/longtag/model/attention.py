@@ -14,7 +14,7 @@ from longtag.errors import UsageError
 from longtag.fused import project_beside
 from longtag.memory import Levers
 from longtag.memory.head_groups import layouts_of_groups, sum_of_groups
-from longtag.memory.offload import kept
+from longtag.memory.offload import kept, previous_comes_behind
 from longtag.memory.selective import made_again
 from longtag.memory.tiles import by_tiles
 from longtag.model.rotary import Rotation, rotate_queries_and_keys
@@ -137,7 +137,10 @@ class SparseSelfAttention(nn.Module):
         out_weights = self.output.weight.split(group * self.head_dim, dim=1)
         out_biases = (self.output.bias, *[None] * (len(layouts) - 1))
         groups = zip(layouts, weights, biases, out_weights, out_biases, strict=True)
-        return sum_of_groups(attend, x_bnm, groups).view(x_bnm.shape)
+        attended = sum_of_groups(attend, x_bnm, groups)
+        # Behind this lie the tiles of everything else, where memory is at its highest.
+        previous_comes_behind(attended)
+        return attended.view(x_bnm.shape)
 
 
 def _is_cast(x: Tensor) -> bool:

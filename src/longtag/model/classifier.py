@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from longtag.data.source import TokenIds, Vectors
 from longtag.errors import UsageError
 from longtag.memory import Levers
+from longtag.memory.residual import narrowed
 from longtag.model.attention import head_dim
 from longtag.model.block import Norm
 from longtag.model.embedding import build_embedding
@@ -112,13 +113,15 @@ class TokenClassifier(nn.Module):
     def encode(self, inputs: Tensor) -> Tensor:
         """Ids (batch, N) or vectors (batch, N, width) -> what the head reads, (batch, N, d_model)."""
         num_tokens, device = inputs.shape[1], inputs.device
+        turn = rotation(num_tokens, self.head_dim, device) if self.position == "rotary" else None
+        return self.encoder(self._embed(inputs), self.layouts.get(num_tokens, device), turn)
+
+    def _embed(self, inputs: Tensor) -> Tensor:
         x = self.embedding(inputs)
-        turn = None
         if self.position == "sinusoidal":
-            x = x + sinusoidal(num_tokens, x.shape[-1], device).to(x.dtype)
-        elif self.position == "rotary":
-            turn = rotation(num_tokens, self.head_dim, device)
-        return self.encoder(x, self.layouts.get(num_tokens, device), turn)
+            x = x + sinusoidal(inputs.shape[1], x.shape[-1], inputs.device).to(x.dtype)
+        # Here, because whoever calls the encoder holds what he gives it until it returns.
+        return narrowed(x, self.levers.residual)
 
     def num_edges(self, num_tokens: int) -> int:
         """Attended (query, key) pairs of one layer, in the mean over its heads."""

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from longtag.memory import Levers
 from longtag.memory.checkpointing import run_checkpointed
-from longtag.memory.residual import narrowed
 from longtag.memory.tiles import by_tiles
 from longtag.model.block import Block, Norm
 from longtag.model.rotary import Rotation
@@ -56,7 +55,6 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(batch, N, d_model) -> (batch, N, d_model)."""
-        x = narrowed(x, self.levers.residual)
         blocks = list(self.blocks)
         for levers, first, stop in self._runs:
             if levers.checkpoint == "none":

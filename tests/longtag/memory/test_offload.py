@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from longtag.memory import Levers
 from longtag.memory.copies import copies_for
 from longtag.memory.live_bytes import LiveBytes
+from longtag.memory.offload import previous_comes_behind
 
 from .conftest import cost_and_gradients, small_model
 from .stack import BOUNDARY, assert_same, gradients, run, stack
@@ -72,6 +73,28 @@ def test_a_boundary_is_on_its_way_one_stage_before_it_is_needed(copies):
     asked_for = [number - start for _, number in order]
     assert [name for name, _ in order] == ["run 4", "run 3", "run 2", "run 1", "run 0"]
     assert asked_for == [0, 1, 3, 5, 6]
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_a_stage_that_names_a_place_calls_the_one_before_when_backward_has_come_there(names, copies):
+    blocks, x = stack(5)
+    asked_for = []
+
+    def probed(block, x):
+        place = block(x)
+        if names:
+            previous_comes_behind(place)
+        behind = place.sin()
+        out = behind.sin()
+        for tensor in (behind, place):
+            tensor.register_hook(lambda _: asked_for.append(copies.count("fetch")))
+        return out
+
+    blocks_probed = [functools.partial(probed, block) for block in blocks]
+    found = gradients(run(blocks_probed, x, offload=True), blocks, x)
+    # Those of blocks 4 and 3 are there. A pair for each block, the last one first: behind the place, and at it.
+    assert asked_for == ([0, 0, 0, 1, 1, 2, 2, 3, 3, 3] if names else [0, 0, 1, 1, 2, 2, 3, 3, 3, 3])
+    assert_same(found, gradients(run(blocks_probed, x, offload=False), blocks, x))
 
 
 def test_forward_waits_for_no_copy_younger_than_two_stages(copies):

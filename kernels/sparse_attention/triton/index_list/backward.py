@@ -34,7 +34,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 def backward(
-    d_out: Tensor, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    d_out: Tensor, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor | None, lse: Tensor,
     weights: Tensor | None, indices: Tensor, transposed: tuple[Tensor, Tensor, Tensor], scale: float, tiles: Tiles,
     gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:  # fmt: skip
@@ -42,7 +42,7 @@ def backward(
 
     transposed: offsets (m + 1), edges (n * s) and order (m) of the lists by key, with a leading h if indices has one.
     d_lse (b, h, n) float32 with the strides of lse, or None where no gradient reaches lse. weights (b, h, n, s), or
-    None if forward did not keep them. k and v, and dk and dv, share their strides.
+    None if forward did not keep them; out, only if that is so. k and v, and dk and dv, share their strides.
     """
     tensors = (d_out, d_lse, q, k, v, out, lse, weights, *gradients)
     if 8 * q.shape[:3].numel() * indices.shape[-1] <= SCRATCH_BYTES:
@@ -64,7 +64,7 @@ def _groups(q: Tensor, indices: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _backward_of_group(
-    d_out: Tensor, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    d_out: Tensor, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor | None, lse: Tensor,
     weight: Tensor | None, dq: Tensor, dk: Tensor, dv: Tensor,
     indices: Tensor, offsets: Tensor, edges: Tensor, order: Tensor, scale: float, tiles: Tiles,
 ) -> None:  # fmt: skip
@@ -75,6 +75,7 @@ def _backward_of_group(
         d_score = _score_gradients(d_out, d_lse, v, lse, weight, indices, scale, tiles)
         wide.weighted_sums(d_score, k, indices, tiles, tiles.by_query, dq)
     else:
+        assert out is not None
         weight, d_score = _by_query(d_out, d_lse, q, k, v, out, lse, indices, scale, tiles.by_query, dq)
     by_key.backward(d_out, q, weight, d_score, indices, (offsets, edges, order), tiles, dk, dv)
 
