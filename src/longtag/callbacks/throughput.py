@@ -5,10 +5,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
 
 from longtag.flops import training_flops
+from longtag.peak_flops import peak_flops
 from longtag.tagger import Tagger
 
 
@@ -23,8 +23,10 @@ class ThroughputMonitor(Callback):
     def __init__(self) -> None:
         self._last_end = 0.0
         self._tokens_seen = 0
+        self._peak_flops: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Tagger) -> None:
+        self._peak_flops = peak_flops(pl_module.device, str(trainer.precision))
         self._last_end = time.perf_counter()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Tagger) -> None:
@@ -45,9 +47,9 @@ class ThroughputMonitor(Callback):
             "throughput/tokens_per_second": tokens / seconds,
             "throughput/tokens_seen": float(self._tokens_seen),
         }
-        if peak := self._peak_flops(trainer, pl_module):
+        if self._peak_flops:
             needed = labels.shape[0] * training_flops(pl_module.model, labels.shape[-1])
-            figures["throughput/mfu"] = needed / seconds / peak
+            figures["throughput/mfu"] = needed / seconds / self._peak_flops
         pl_module.log_dict(figures, on_step=True, on_epoch=False)
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,10 +57,3 @@ class ThroughputMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._tokens_seen = state_dict["tokens_seen"]
-
-    @staticmethod
-    def _peak_flops(trainer: L.Trainer, pl_module: Tagger) -> int | None:
-        if pl_module.device.type != "cuda":
-            return None
-        dtype = torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float32
-        return get_available_flops(pl_module.device, dtype)

@@ -24,7 +24,7 @@ class Module:
 
 
 def test_a_step_lasts_from_the_end_of_the_one_before():
-    monitor, module, trainer = ThroughputMonitor(), Module(), SimpleNamespace(world_size=2)
+    monitor, module, trainer = ThroughputMonitor(), Module(), SimpleNamespace(world_size=2, precision="32-true")
     batch = {"labels": torch.zeros(3, 50)}
     monitor.on_train_start(trainer, module)
     time.sleep(0.05)
@@ -38,7 +38,7 @@ def test_a_step_lasts_from_the_end_of_the_one_before():
 
 
 def test_a_validation_is_no_part_of_a_step():
-    monitor, module, trainer = ThroughputMonitor(), Module(), SimpleNamespace(world_size=1)
+    monitor, module, trainer = ThroughputMonitor(), Module(), SimpleNamespace(world_size=1, precision="32-true")
     monitor.on_train_start(trainer, module)
     time.sleep(0.05)
     monitor.on_validation_end(trainer, module)
@@ -49,9 +49,11 @@ def test_a_validation_is_no_part_of_a_step():
 def test_a_resumed_run_counts_tokens_on():
     monitor = ThroughputMonitor()
     monitor.load_state_dict({"tokens_seen": 40})
-    monitor.on_train_start(SimpleNamespace(), Module())
+    monitor.on_train_start(SimpleNamespace(precision="32-true"), Module())
     module = Module()
-    monitor.on_train_batch_end(SimpleNamespace(world_size=1), module, None, {"labels": torch.zeros(1, 2)}, 0)
+    monitor.on_train_batch_end(
+        SimpleNamespace(world_size=1, precision="32-true"), module, None, {"labels": torch.zeros(1, 2)}, 0
+    )
     assert module.logged["throughput/tokens_seen"] == 42
 
 
@@ -70,3 +72,14 @@ def test_flops_count_matrices_and_attended_pairs():
     edges = num_tokens * 4
     forward = 2 * matrices * num_tokens + 2 * 4 * edges * d_model
     assert training_flops(model, num_tokens) == 3 * forward
+
+
+def test_arithmetic_is_a_share_of_what_the_device_can_do(monkeypatch):
+    monkeypatch.setattr("longtag.callbacks.throughput.peak_flops", lambda device, precision: 10**9)
+    monkeypatch.setattr("longtag.callbacks.throughput.training_flops", lambda model, tokens: tokens * 10**5)
+    monitor, module, trainer = ThroughputMonitor(), Module(), SimpleNamespace(world_size=1, precision="bf16-mixed")
+    module.model = None
+    monitor.on_train_start(trainer, module)
+    time.sleep(0.05)
+    monitor.on_train_batch_end(trainer, module, None, {"labels": torch.zeros(2, 50)}, 0)
+    assert module.logged["throughput/mfu"] == pytest.approx(10 / module.logged["throughput/step_ms"])
