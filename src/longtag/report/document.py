@@ -13,6 +13,8 @@ from longtag.report.figures.learning import learning_curve, learning_curves
 from longtag.report.figures.memory import memory_of_run, memory_per_step
 from longtag.report.figures.patterns import pattern_pictures
 from longtag.report.figures.picture import Picture
+from longtag.report.figures.presets import memory_presets
+from longtag.report.figures.scaling import lines, step_against_tokens
 from longtag.report.figures.stretches import example_stretches
 from longtag.report.figures.trade_off import trade_off
 from longtag.report.groups import SEED, Comparison, compare
@@ -52,6 +54,10 @@ class Document:
     sections: Sequence[Section]
     more: Sequence[Table] = field(default_factory=list)
     problems: Table | None = None
+
+    @property
+    def tables(self) -> list[Table]:
+        return [self.table, *self.more, *([self.problems] if self.problems else [])]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -108,6 +114,8 @@ def _section(comparison: Comparison, task: str) -> Section:
     monitor = comparison.quality.key.replace("test/", "val/", 1)
     drawn = (
         trade_off(groups, comparison.quality, look_of),
+        memory_presets(groups),
+        step_against_tokens(groups, looks([*lines(comparison.groups)])),
         learning_curves(groups, monitor, look_of),
         accuracy_by_distance(groups, look_of),
         f1_by_class(groups),

@@ -134,25 +134,26 @@ def in_words(key: str) -> str:
 def _names_that_vary(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(name for run in runs for name in run.overrides if not _is_left_out(name))
     varying = [name for name in names if len({run.option(name) for run in runs}) > 1]
-    return sorted(varying, key=lambda name: not _is_of_data(name))
+    return sorted(varying, key=lambda name: not is_of_data(name))
 
 
 def _is_left_out(name: str) -> bool:
     return re.split(r"[.@/]", name)[0] in NOT_COMPARED
 
 
-def _is_of_data(name: str) -> bool:
-    return _is_of(name, "data")
+def is_of_data(name: str) -> bool:
+    return is_of(name, "data")
 
 
-def _is_of(name: str, group: str) -> bool:
+def is_of(name: str, group: str) -> bool:
+    """Whether an option chooses the file of a config group, or lies in it."""
     return re.split(r"[.@/]", name)[0] == group
 
 
 def _group(options: dict[str, str], runs: Sequence[Run]) -> Group:
-    task = told({name: value for name, value in options.items() if _is_of_data(name)})
-    variant = told({name: value for name, value in options.items() if not _is_of_data(name)})
-    pattern = told({"pattern": runs[0].option("pattern")} | {n: v for n, v in options.items() if _is_of(n, "pattern")})
+    task = told({name: value for name, value in options.items() if is_of_data(name)})
+    variant = told({name: value for name, value in options.items() if not is_of_data(name)})
+    pattern = told({"pattern": runs[0].option("pattern")} | {n: v for n, v in options.items() if is_of(n, "pattern")})
     return Group(options, task, variant or pattern or runs[0].name, pattern, runs)
 
 

@@ -17,6 +17,7 @@ from longtag.errors import UsageError
 
 PEAK_MEMORY = ("memory/peak_allocated_gib", "memory/peak_rss_gib")
 SPEED = "throughput/tokens_per_second"
+STEP_MS = "throughput/step_ms"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,20 @@ class Run:
     def peak_memory(self) -> float | None:
         """Of all steps, in GiB."""
         return None if self.memory_key is None else float(self._finite(self.memory_key).max())
+
+    def at_peak(self, key: str) -> float | None:
+        """What a figure was in the step that took the most memory."""
+        if self.memory_key is None or key not in self.series:
+            return None
+        peaks, figures = self.series[self.memory_key], self.series[key]
+        values = figures.values[figures.steps == peaks.steps[np.nanargmax(peaks.values)]]
+        return float(values[-1]) if len(values) and np.isfinite(values[-1]) else None
+
+    @property
+    def step_ms(self) -> float | None:
+        """Time of the median step, in ms."""
+        values = self._finite(STEP_MS)
+        return float(np.median(values)) if len(values) else None
 
     @property
     def tokens_per_second(self) -> float | None:

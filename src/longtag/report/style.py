@@ -28,6 +28,9 @@ MUTED = "#8b949e"
 LEGEND_WIDTH = 30
 """Characters."""
 
+FEW_DECADES = 0.6
+"""Below, an axis may have room for one power of ten alone or none, and has ticks at even steps."""
+
 LEGEND_LINE, LEGEND_GAP = 0.16, 0.08
 """Inches: a line of text, and what lies between two names."""
 
@@ -118,7 +121,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def wrapped(name: str, width: int = LEGEND_WIDTH) -> str:
     """Long names on several lines, and a word that is longer than a line in pieces."""
-    return "\n".join(textwrap.wrap(name, width)) or name
+    return "\n".join(piece for line in name.splitlines() for piece in textwrap.wrap(line, width)) or name
 
 
 def legend(figure: Figure, *panels: Axes) -> None:
@@ -163,7 +166,10 @@ def scale(
     if low > 0 and high > spans * low:
         (axes.set_xscale if which == "x" else axes.set_yscale)("log")
         decades = np.log10(high / low)
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.7 else (1, 3) if decades < 3 else (1,)))
+        if decades < FEW_DECADES:
+            axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        else:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.7 else (1, 3) if decades < 3 else (1,)))
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
     else:

@@ -13,6 +13,7 @@ from longtag.report.runs import PEAK_MEMORY, SPEED, Run
 from longtag.report.style import COLOURS, DASHES, INK, SPLIT_COLOURS, Look, legend, new_figure
 
 PARTS = tuple(f"memory/{part}_gib" for part in ("weights", "gradients", "optimizer_states", "activations", "temporary"))
+"""Of the peak, on a GPU; on a CPU the last two are not told apart from the rest of the process."""
 
 
 def memory_per_step(groups: Sequence[Group], look_of: Mapping[str, Look]) -> Picture | None:
@@ -26,7 +27,7 @@ def memory_per_step(groups: Sequence[Group], look_of: Mapping[str, Look]) -> Pic
     figure = new_figure(7.6, 3.4)
     axes = figure.subplots()
     draw_lines(axes, [(name, line, look_of[name]) for name, line in lines if line])
-    axes.set(xlabel=STEPS, ylabel=_name({key for key in keys if key}))
+    axes.set(xlabel=STEPS, ylabel=name_of_memory({key for key in keys if key}))
     _start_at_zero(axes)
     legend(figure, axes)
     return Picture(
@@ -51,10 +52,10 @@ def memory_of_run(run: Run) -> Picture | None:
         parts = [(name, part) for name in PARTS if (part := curve([run], name, of_cell="max"))]
         if parts and all(len(part.steps) == len(peak.steps) for _, part in parts):
             stacked = np.stack([part.mean for _, part in parts])
-            names = [name.removeprefix("memory/").removesuffix("_gib").replace("_", " ") for name, _ in parts]
+            names = [name_of_part(name) for name, _ in parts]
             axes.stackplot(peak.steps, stacked, labels=names, colors=SPLIT_COLOURS, linewidth=0, alpha=0.85)
         draw_lines(axes, [("peak", peak, Look(INK, "o", DASHES[0]))])
-        axes.set_ylabel(_name({key}))
+        axes.set_ylabel(name_of_memory({key}))
         _start_at_zero(axes)
         if parts:
             legend(figure, axes)
@@ -75,8 +76,13 @@ def _memory_key(runs: Sequence[Run]) -> str | None:
     return next((key for key in PEAK_MEMORY if any(run.memory_key == key for run in runs)), None)
 
 
-def _name(keys: set[str]) -> str:
+def name_of_memory(keys: set[str]) -> str:
+    """A label for peaks that were logged under these keys."""
     return "peak resident memory, GiB" if keys == {PEAK_MEMORY[1]} else "peak memory, GiB"
+
+
+def name_of_part(key: str) -> str:
+    return key.removeprefix("memory/").removesuffix("_gib").replace("_", " ")
 
 
 def _start_at_zero(axes: Axes) -> None:
