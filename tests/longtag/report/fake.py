@@ -6,6 +6,7 @@ python -m tests.longtag.report.fake FOLDER draws a sweep of six patterns and two
 import json
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,31 @@ def write_sweep(folder: Path, patterns: Sequence[str] = tuple(PATTERNS), seeds: 
             number = len(jobs)
             write_run(folder / str(number), pattern=pattern, seed=seed, **options)
             jobs.append(job(number, [f"pattern={pattern}", f"seed={seed}"]))
+    write_jobs(folder, jobs)
+    return folder
+
+
+def write_lengths(
+    folder: Path,
+    patterns: Sequence[str] = ("dilated", "bigbird"),
+    lengths: Sequence[int] = (1000, 2000, 4000, 8000),
+    *,
+    presets: Sequence[str] = ("fast",),
+    power: float = 1.0,
+    fixed_gib: float = 0.0,
+    seeds: int = 1,
+    **options: Any,
+) -> Path:
+    """A run for each pattern, preset and length, whose step takes 0.1 ms x tokens^power; each preset halves memory."""
+    jobs = []
+    for pattern, tokens, seed in product(patterns, lengths, range(seeds)):
+        for place, preset in enumerate(presets):
+            number = len(jobs)
+            overrides = [f"tokens={tokens}", *([f"memory={preset}"] if len(presets) > 1 else [])]
+            gib = fixed_gib + tokens / 1000 / 2**place
+            figures = (0.9, gib, 1e9 / tokens**power / (1 + place))
+            write_run(folder / str(number), pattern=pattern, seed=seed, overrides=overrides, figures=figures, **options)
+            jobs.append(job(number, [f"pattern={pattern}", *overrides]))
     write_jobs(folder, jobs)
     return folder
 

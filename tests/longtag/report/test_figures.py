@@ -41,6 +41,11 @@ def documents(tmp_path: Path) -> Iterator[tuple[str, Document]]:
             status="failed" if number_of_run == 3 else None if number_of_run == 4 else "completed",
         )
     yield "twelve", describe([tmp_path / "twelve"])
+    fake.write_lengths(tmp_path / "lengths", [*fake.PATTERNS], [12_500, 25_000, 50_000, 100_000, 200_000], steps=5)
+    yield "lengths", describe([tmp_path / "lengths"])
+    close, names = [90_000, 95_000, 100_000, 105_000, 1_000_000], ["fast", "balanced", LONG[7:]]
+    fake.write_lengths(tmp_path / "presets", lengths=close, presets=names, steps=5)
+    yield "presets", describe([tmp_path / "presets"])
 
 
 def visible_texts(figure: Figure) -> list[tuple[str, Bbox]]:
@@ -86,6 +91,7 @@ def test_no_texts_overlap_and_none_is_cut_off(tmp_path):
                         f"{name}, {picture.name}: {one!r} lies over {other!r}"
                     )
     assert {"trade_off", "learning_curves", "f1_by_class", "memory_per_step", "patterns", "calibration"} < seen
+    assert {"step_against_tokens", "memory_presets"} < seen
 
 
 def _turned(figure: Figure, *texts: str) -> bool:
