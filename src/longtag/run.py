@@ -51,7 +51,7 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
         with float32_products(config.matmul_precision, parts.trainer.strategy.root_device):
             _fit_and_test(parts, resumed, test=config.test)
         if config.report and parts.trainer.is_global_zero:
-            _report(folder, parts.trainer)
+            _report(folder, parts.trainer, parts.summary.steps)
     except torch.OutOfMemoryError as error:
         device = parts.trainer.strategy.root_device
         raise OutOfMemory(describe(error, config, parts.tagger.model, device, folder.last_checkpoint)) from error
@@ -88,10 +88,10 @@ def _fit_and_test(parts: Parts, resumed: Path | None, *, test: bool) -> None:
         parts.summary.write(parts.trainer, status, failure)
 
 
-def _report(folder: RunFolder, trainer: L.Trainer) -> None:
+def _report(folder: RunFolder, trainer: L.Trainer, steps: int) -> None:
     from longtag.report.end_of_run import report_run  # matplotlib is not needed before
 
-    report_run(folder.path, trainer.loggers)
+    report_run(folder.path, trainer.loggers, steps)
 
 
 def _global_step(checkpoint: Path | None) -> int:

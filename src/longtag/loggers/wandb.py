@@ -19,6 +19,7 @@ Mode = Literal["auto", "online", "offline"]
 STEP = "trainer/global_step"
 TOKENS = "throughput/tokens_seen"
 OVER_TOKENS = ("train/", "val/")
+QUIET = wandb.Settings(silent=True, console="off")
 
 
 class BackgroundWandbLogger(WandbLogger):
@@ -84,7 +85,6 @@ def wandb_logger(
             with ``wandb sync``.
     """
     sweep = sweep_of(folder)
-    online = is_logged_in() if mode == "auto" else mode == "online"
     logger = BackgroundWandbLogger(
         project=project,
         entity=entity,
@@ -93,12 +93,17 @@ def wandb_logger(
         tags=list(tags),
         id=run_id,
         save_dir=folder,
-        offline=not online,
-        settings=wandb.Settings(silent=True, console="off"),
+        offline=not starts_online(mode),
+        settings=QUIET,
     )
     # Lightning passes it on even where it is not given, and wandb warns of it.
     logger._wandb_init.pop("anonymous", None)
     return logger
+
+
+def starts_online(mode: Mode) -> bool:
+    """Whether a run sends what it logs at once."""
+    return is_logged_in() if mode == "auto" else mode == "online"
 
 
 def is_logged_in() -> bool:

@@ -14,6 +14,7 @@ from longtag.report.groups import Comparison, Group, Quality, Spread, in_words
 from longtag.report.runs import Run
 from longtag.report.style import three_digits
 
+UNFINISHED = "unfinished"
 PIPED_WIDTH = 200
 """Characters of a line where the output is no terminal, which knows its own."""
 
@@ -116,7 +117,7 @@ def unfinished_table(runs: Sequence[Run]) -> Table | None:
         if run.status != "completed"
     ]
     heads = ["run", "status", "options", "error"]
-    return Table("unfinished", "Runs that failed, were stopped, or still run.", heads, rows) if rows else None
+    return Table(UNFINISHED, "Runs that failed, were stopped, or still run.", heads, rows) if rows else None
 
 
 def scores_table(run: Run) -> Table:

@@ -89,8 +89,8 @@ def _is_job(path: Path) -> bool:
 
 def _report(folder: Path) -> None:
     try:
-        from longtag.report import write_report
+        from longtag.report.end_of_sweep import report_sweep  # matplotlib is not needed before
 
-        print(f"report: {write_report(folder)}")
+        print("\n".join(report_sweep(folder)))
     except Exception as error:
         print(f"no report: {type(error).__name__}: {error}; python -m longtag.report {folder} tries again")

@@ -1,47 +1,16 @@
 """The offline file of W&B is read back with W&B's own messages: what it holds is what metrics.jsonl holds."""
 
 import json
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
 from longtag.loggers.wandb import is_logged_in, wandb_logger
 
 from ..conftest import run_in_folder
-
-
-def records(path: Path) -> Iterator[Record]:
-    """The records of a .wandb file: a header of 7 bytes, then blocks of 32 KiB of LevelDB's log format."""
-    data, position, parts = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = Record()
-            record.ParseFromString(parts)
-            yield record
-            parts = b""
-
-
-def history(folder: Path, starts: int) -> list[dict]:
-    rows = []
-    for path in offline_files(folder, starts):
-        for record in records(path):
-            if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                rows.append({item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items})
-    return rows
+from .offline import history, offline_files, records, summary
 
 
 @pytest.fixture
@@ -50,18 +19,6 @@ def logged_out(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     return tmp_path / "netrc"
-
-
-def offline_files(folder: Path, count: int) -> list[Path]:
-    """The files of so many finished starts of a run; W&B's own process closes them a moment later."""
-    end = time.monotonic() + 20
-    while True:
-        files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
-        kinds = [{record.WhichOneof("record_type") for record in records(path)} for path in files]
-        if len(files) == count and all("exit" in found for found in kinds):
-            return files
-        assert time.monotonic() < end, kinds
-        time.sleep(0.05)
 
 
 def by_step(folder: Path) -> list[dict]:
@@ -103,7 +60,7 @@ def test_a_run_of_a_sweep_joins_its_group_and_carries_tags_and_facts(tiny, tmp_p
 def test_an_offline_run_holds_all_that_is_sent_later(tiny, tmp_path, logged_out):
     run_in_folder(tiny("logger=wandb"))
     (path,) = offline_files(tmp_path / "run", 1)
-    found = {kind: [] for kind in ("run", "metric", "summary", "exit")}
+    found = {kind: [] for kind in ("metric", "exit")}
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind in found:
@@ -112,14 +69,12 @@ def test_an_offline_run_holds_all_that_is_sent_later(tiny, tmp_path, logged_out)
     axes = {metric.name: metric.step_metric for metric in found["metric"]}
     assert axes["train/loss"] == axes["val/loss"] == axes["val/f1/class 0"] == "throughput/tokens_seen"
     assert "memory/peak_rss_gib" not in axes  # over the step, like all that has no axis of its own
-    summary = {}
-    for change in found["summary"]:
-        summary |= {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in change.update}
+    theirs = summary(path)
     ours = json.loads((tmp_path / "run/summary.json").read_text())
-    assert summary["status"] == "completed"
+    assert theirs["status"] == "completed"
     for name in ("val/loss", "val/f1_macro", "test/accuracy", "train/loss"):
-        assert summary[name] == pytest.approx(ours[name])
-        assert summary[f"best/{name}"] == pytest.approx(ours["best"][name])
+        assert theirs[name] == pytest.approx(ours[name])
+        assert theirs[f"best/{name}"] == pytest.approx(ours["best"][name])
     done = subprocess.run(
         [sys.executable, "-m", "wandb", "sync", "--dry-run", str(tmp_path / "run/wandb")],
         capture_output=True,

@@ -63,11 +63,11 @@ def report(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders for which a report was asked."""
     folders: list[Path] = []
 
-    def write_report(folder: Path) -> Path:
+    def report_sweep(folder: Path) -> list[str]:
         folders.append(folder)
-        return folder / "report.html"
+        return [f"report: {folder / 'report.html'}"]
 
-    module = ModuleType("longtag.report")
-    module.write_report = write_report  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "longtag.report", module)
+    module = ModuleType("longtag.report.end_of_sweep")
+    module.report_sweep = report_sweep  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return folders

@@ -50,7 +50,7 @@ def test_a_report_that_fails_loses_nothing(tmp_path, capsys, report, monkeypatch
     def fail(folder):
         raise ZeroDivisionError("no figures")
 
-    monkeypatch.setattr(sys.modules["longtag.report"], "write_report", fail)
+    monkeypatch.setattr(sys.modules["longtag.report.end_of_sweep"], "report_sweep", fail)
     record = SweepRecord(tmp_path / "sweep")
     completed_job(record)
     record.write()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import CONF, TINY
+from ..loggers.offline import offline_files, records
 from .conftest import written
 
 
@@ -20,7 +21,8 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A sweep over three numbers of classes: enough, too few for the data, and no number."""
     cwd = tmp_path_factory.mktemp("swept")
-    done = train("-m", "classes=5,3,x", *TINY, "folder=outputs/mine", cwd=cwd)
+    logged = [item for item in TINY if item != "logger=none"] + ["logger=wandb", "logger.wandb.mode=offline"]
+    done = train("-m", "classes=5,3,x", *logged, "folder=outputs/mine", cwd=cwd)
     return cwd / "outputs/mine", done
 
 
@@ -43,3 +45,15 @@ def test_the_objective_is_the_best_of_what_is_monitored(swept):
     folder, _ = swept
     summary = json.loads((folder / "0/summary.json").read_text())
     assert written(folder)[0]["objective"] == summary["best"]["val/f1_macro"] > 0
+
+
+def test_the_comparison_joins_the_runs_in_wandb(swept):
+    folder, done = swept
+    assert "report for W&B: wandb sync outputs/mine/wandb" in done.stdout
+    ours, theirs = (
+        next(record.run for record in records(offline_files(place, 1)[0]) if record.WhichOneof("record_type") == "run")
+        for place in (folder, folder / "0")
+    )
+    assert (ours.run_group, ours.display_name, ours.job_type) == ("mine", "mine", "report")
+    assert (theirs.run_group, theirs.project) == (ours.run_group, ours.project)
+    assert theirs.run_id != ours.run_id
