@@ -61,6 +61,12 @@ def test_each_pattern_is_a_line_with_the_exponents_of_its_time_and_memory(tmp_pa
         assert list(axes.get_xticks()) == [1000, 2000, 4000, 8000]
 
 
+def test_the_exponents_are_also_told_in_words(tmp_path):
+    drawn = picture(fake.write_lengths(tmp_path, ["dilated"], power=2.0))
+    assert drawn is not None
+    assert re.search(r" dilated: time ~ tokens\^(2\.0|1\.9)\d, memory ~ tokens\^(1\.0|0\.9)\d\.$", drawn.caption)
+
+
 def test_what_does_not_depend_on_tokens_lowers_the_exponent_of_memory(tmp_path):
     time, _ = panels(fake.write_lengths(tmp_path, fixed_gib=4))
     assert powers(time)["dilated"]["memory"] < 0.7

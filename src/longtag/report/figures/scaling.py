@@ -47,10 +47,10 @@ def step_against_tokens(groups: Sequence[Group], look_of: Mapping[str, Look]) ->
         return None
     figure = new_figure(3.9 * len(drawn) + 2.4, 3.7)
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    powers = {name: _powers({cost.word: points[cost][name] for cost in costs}) for name in members}
     for axes, cost in zip(panels, drawn, strict=True):
         for name in members:
-            powers = [f"{other.word} ~ tokens^{power:.2f}" for other in costs if (power := _power(points[other][name]))]
-            _draw(axes, points[cost][name], look_of[name], "\n".join([name, *powers]))
+            _draw(axes, points[cost][name], look_of[name], "\n".join([name, *powers[name]]))
         _finish(axes, [point for known in points[cost].values() for point in known])
         axes.set(xlabel="tokens of a crop", ylabel=cost.label)
     legend(figure, *panels)
@@ -60,7 +60,9 @@ def step_against_tokens(groups: Sequence[Group], look_of: Mapping[str, Look]) ->
         "The median step and the highest peak of all steps, both axes logarithmic; bars reach over the seeds. The "
         "exponent is that of the power of tokens which fits a line best: 0.9 to 1.1 is linear, 2 is quadratic; the "
         "dotted line shows the slope of 1. What does not depend on tokens - starting kernels, weights, on a CPU also "
-        "the libraries of the process - flattens short lengths and lowers the exponent.",
+        "the libraries of the process - flattens short lengths and lowers the exponent. "
+        + "; ".join(f"{name}: {', '.join(found)}" for name, found in powers.items() if found)
+        + ".",
         figure,
     )
 
@@ -85,11 +87,13 @@ def _points(groups: Sequence[Group], cost: _Cost) -> Points:
     return sorted(known, key=lambda point: point[0])
 
 
-def _power(known: Points) -> float | None:
-    """None where a single length was measured."""
-    if len(known) < 2:
-        return None
-    return exponent([tokens for tokens, _ in known], [spread.mean for _, spread in known])
+def _powers(points_of: Mapping[str, Points]) -> list[str]:
+    """The exponents of a line in words; none where a single length was measured."""
+    return [
+        f"{word} ~ tokens^{exponent([tokens for tokens, _ in known], [spread.mean for _, spread in known]):.2f}"
+        for word, known in points_of.items()
+        if len(known) > 1
+    ]
 
 
 def _draw(axes: Axes, known: Points, look: Look, label: str) -> None:
