@@ -41,10 +41,10 @@ def documents(tmp_path: Path) -> Iterator[tuple[str, Document]]:
             status="failed" if number_of_run == 3 else None if number_of_run == 4 else "completed",
         )
     yield "twelve", describe([tmp_path / "twelve"])
-    fake.write_lengths(tmp_path / "lengths", [*fake.PATTERNS], [12_500, 25_000, 50_000, 100_000, 200_000], steps=5)
+    fake.write_lengths(tmp_path / "lengths", [*fake.PATTERNS], [1250, 2500, 5000, 10_000, 20_000], steps=5)
     yield "lengths", describe([tmp_path / "lengths"])
-    close, names = [90_000, 95_000, 100_000, 105_000, 1_000_000], ["fast", "balanced", LONG[7:]]
-    fake.write_lengths(tmp_path / "presets", lengths=close, presets=names, steps=5)
+    close, names = [9000, 9500, 10_000, 10_500, 100_000], ["fast", "balanced", LONG[7:]]
+    fake.write_lengths(tmp_path / "presets", ["dilated"], close, presets=names, steps=5)
     yield "presets", describe([tmp_path / "presets"])
 
 
