@@ -14,7 +14,7 @@ from longtag.report.figures.memory import memory_of_run, memory_per_step
 from longtag.report.figures.patterns import pattern_pictures
 from longtag.report.figures.picture import Picture
 from longtag.report.figures.presets import memory_presets
-from longtag.report.figures.scaling import lines, step_against_tokens
+from longtag.report.figures.scaling import lines_over_tokens, step_against_tokens
 from longtag.report.figures.stretches import example_stretches
 from longtag.report.figures.trade_off import trade_off
 from longtag.report.groups import SEED, Comparison, compare
@@ -115,7 +115,7 @@ def _section(comparison: Comparison, task: str) -> Section:
     drawn = (
         trade_off(groups, comparison.quality, look_of),
         memory_presets(groups),
-        step_against_tokens(groups, looks([*lines(comparison.groups)])),
+        step_against_tokens(lines_over_tokens(comparison.groups), task),
         learning_curves(groups, monitor, look_of),
         accuracy_by_distance(groups, look_of),
         f1_by_class(groups),

@@ -1,11 +1,13 @@
 """Step time and memory against the length of a crop."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 
 from longtag.report.figures.picture import Picture
 from longtag.report.figures.scaling import exponent
@@ -87,6 +89,23 @@ def test_a_length_that_failed_or_is_alone_is_left_out(tmp_path):
     time, _ = panels(tmp_path)
     assert points(time, "dilated") == [1000, 2000, 4000, 8000]
     assert powers(time)["bigbird"] == {}
+
+
+def test_a_line_has_its_name_and_colour_in_every_task_however_long_its_options(tmp_path):
+    for number, (track, table, tokens) in enumerate(product(("coarse", "fine"), "01", (1000, 2000))):
+        path = f"/a/long/path/{table}/to/a/table.npy"
+        options = [f"data.track={track}", f"pattern.path={path}", f"tokens={tokens}"]
+        fake.write_run(tmp_path / str(number), overrides=options)
+    drawn = [one for one in describe([tmp_path]).pictures if one.name.startswith("step_against_tokens")]
+    assert len(drawn) == 2
+    colours = []
+    for one in drawn:
+        handles, labels = one.figure.axes[0].get_legend_handles_labels()
+        containers = [handle for handle in handles if isinstance(handle, ErrorbarContainer)]
+        names = [label.splitlines()[0] for label in labels if "\n" in label]
+        colours.append({name: line[0].get_color() for name, line in zip(names, containers, strict=True)})
+    assert list(colours[0]) == ["path=/a/long/pa…ble.npy (0)", "path=/a/long/pa…ble.npy (2)"]
+    assert colours[0] == colours[1]
 
 
 def test_seeds_are_a_bar_around_their_mean(tmp_path):

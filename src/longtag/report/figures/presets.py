@@ -76,13 +76,14 @@ def memory_presets(groups: Sequence[Group]) -> Picture | None:
 
 
 def _blocks(groups: Sequence[Group]) -> list[_Block]:
-    alike: dict[str, list[Group]] = {}
+    alike: dict[tuple[tuple[str, str], ...], list[Group]] = {}
     for group in groups:
         if any(is_of(name, "memory") for name in group.options):
-            others = {n: v for n, v in group.options.items() if not is_of(n, "memory") and not is_of_data(n)}
-            alike.setdefault(told(others), []).append(group)
+            others = [(n, v) for n, v in group.options.items() if not is_of(n, "memory") and not is_of_data(n)]
+            alike.setdefault(tuple(others), []).append(group)
     blocks, place = [], 0
-    for heading, members in alike.items():
+    for others, members in alike.items():
+        heading = told(dict(others))
         known = [(group, memory) for group in members if (memory := group.spread(lambda run: run.peak_memory))]
         known.sort(key=lambda pair: -pair[1].mean)
         if known:

@@ -11,7 +11,7 @@ from longtag.report.figures.memory import name_of_memory
 from longtag.report.figures.picture import Picture
 from longtag.report.groups import Group, Spread, is_of_data, told
 from longtag.report.runs import Run
-from longtag.report.style import MUTED, Look, legend, new_figure, number, scale
+from longtag.report.style import MUTED, Look, legend, looks, new_figure, number, scale
 
 TOKENS = "tokens"
 
@@ -30,13 +30,14 @@ class _Cost:
     of: Callable[[Run], float | None]
 
 
-def step_against_tokens(groups: Sequence[Group], look_of: Mapping[str, Look]) -> Picture | None:
-    """A line for all groups that differ in their length alone; None where no two lengths of a line were measured.
+def step_against_tokens(lines: Mapping[str, Sequence[Group]], task: str) -> Picture | None:
+    """The lines of one task; None where no two lengths of a line were measured.
 
-    look_of: by the name of a line, as `lines` tells it.
+    lines: of all tasks, by name, so that a line looks alike in all of them.
     """
-    members = lines(groups)
-    keys = {run.memory_key for group in groups for run in group.runs if run.memory_key}
+    look_of = looks([*lines])
+    members = {name: [group for group in alike if group.task == task] for name, alike in lines.items()}
+    keys = {run.memory_key for alike in members.values() for group in alike for run in group.runs if run.memory_key}
     costs = (
         _Cost("time", "step time, ms", lambda run: run.step_ms),
         _Cost("memory", name_of_memory(keys), lambda run: run.peak_memory),
@@ -67,14 +68,20 @@ def step_against_tokens(groups: Sequence[Group], look_of: Mapping[str, Look]) ->
     )
 
 
-def lines(groups: Sequence[Group]) -> dict[str, list[Group]]:
+def lines_over_tokens(groups: Sequence[Group]) -> dict[str, list[Group]]:
     """The groups that differ in their length alone, by the other options in words; none where length does not vary."""
-    found: dict[str, list[Group]] = {}
+    alike: dict[tuple[tuple[str, str], ...], list[Group]] = {}
     for group in groups:
         if TOKENS in group.options:
-            others = {name: value for name, value in group.options.items() if name != TOKENS and not is_of_data(name)}
-            found.setdefault(told(others) or group.pattern, []).append(group)
-    return found
+            others = [(name, value) for name, value in group.options.items() if name != TOKENS and not is_of_data(name)]
+            alike.setdefault(tuple(others), []).append(group)
+    names = [told(dict(others)) or members[0].pattern for others, members in alike.items()]
+    # Long values that differ in their middle alone.
+    names = [
+        name if names.count(name) == 1 else f"{name} ({members[0].runs[0].name})"
+        for name, members in zip(names, alike.values(), strict=True)
+    ]
+    return dict(zip(names, alike.values(), strict=True))
 
 
 def exponent(tokens: Sequence[float], figures: Sequence[float]) -> float:
@@ -89,11 +96,12 @@ def _points(groups: Sequence[Group], cost: _Cost) -> Points:
 
 def _powers(points_of: Mapping[str, Points]) -> list[str]:
     """The exponents of a line in words; none where a single length was measured."""
-    return [
-        f"{word} ~ tokens^{exponent([tokens for tokens, _ in known], [spread.mean for _, spread in known]):.2f}"
+    found = {
+        word: exponent([tokens for tokens, _ in known], [spread.mean for _, spread in known])
         for word, known in points_of.items()
         if len(known) > 1
-    ]
+    }
+    return [f"{word} ~ tokens^{power:z.2f}" for word, power in found.items()]
 
 
 def _draw(axes: Axes, known: Points, look: Look, label: str) -> None:
