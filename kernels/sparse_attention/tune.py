@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .patterns import random
+from .triton import HEAD_DIMS, MOST_SLOTS
 from .triton.index_list.backward import backward
 from .triton.index_list.forward import forward
 from .triton.index_list.launch import (
@@ -145,18 +146,32 @@ def _inputs(shape: Shape) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, tuple
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m sparse_attention.tune", description=__doc__)
     parser.add_argument(
-        "--shape", nargs=2, type=int, action="append", metavar=("HEAD_DIM", "SLOTS"), help="may be repeated"
+        "--shape", nargs=2, type=_count, action="append", metavar=("HEAD_DIM", "SLOTS"), help="may be repeated"
     )
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="16-bit dtypes share their parameters")
-    parser.add_argument("--tokens", type=int, default=100_000, help="sequence length to measure at")
-    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="that compile at once")
+    parser.add_argument("--tokens", type=_count, default=100_000, help="sequence length to measure at")
+    parser.add_argument(
+        "--processes", type=_count, default=max(1, (os.cpu_count() or 2) - 2), help="that compile at once"
+    )
     options = parser.parse_args(arguments)
+    for head_dim, slots in options.shape or ():
+        if not HEAD_DIMS[0] <= head_dim <= HEAD_DIMS[1] or slots > MOST_SLOTS:
+            parser.error(
+                f"--shape {head_dim} {slots}: the kernels take a head_dim from {HEAD_DIMS[0]} to {HEAD_DIMS[1]}, and "
+                f"{MOST_SLOTS} slots at most"
+            )
     if not torch.cuda.is_available():
         parser.exit(1, "tuning measures on a GPU, and torch sees none\n")
     for head_dim, slots in options.shape or COMMON:
         shape = Shape(DTYPES[options.dtype], head_dim, slots, options.tokens)
         store({shape.key: search(shape, options.processes)}, torch.device("cuda", torch.cuda.current_device()))
     print(f"kept in {cache_path(torch.cuda.get_device_name())}")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ option is declared in one place only. Rules that span several options follow at 
 
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -69,12 +70,19 @@ def check(config: DictConfig, choices: Mapping[str, str], *, elsewhere: bool = F
         raise UsageError(f"{error.full_key}: has no default; give {error.full_key}=...") from error
     except OmegaConfBaseException as error:
         raise UsageError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    problems = [
-        *_signature_problems(
-            "", {name: value for name, value in values.items() if not isinstance(value, dict)}, top_level, "train.yaml"
-        ),
-        *_node_problems("", values, choices),
-    ]
+    misfits = dict(
+        [
+            *_signature_problems(
+                "",
+                {name: value for name, value in values.items() if not isinstance(value, dict)},
+                top_level,
+                "train.yaml",
+            ),
+            *_node_problems("", values, choices),
+        ]
+    )
+    # What only repeats another option, such as crops.length=${tokens}, is mended there.
+    problems = [text for path, text in misfits.items() if _repeated(config, path) not in misfits]
     if not problems:
         problems = list(_rule_problems(values, elsewhere=elsewhere))
     if problems:
@@ -86,14 +94,25 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
-def _node_problems(path: str, node: dict[str, Any], choices: Mapping[str, str]) -> Iterator[str]:
-    """Problems of a node and of every node below it."""
+def _repeated(config: DictConfig, path: str) -> str | None:
+    """The option whose value an option takes over as it is, if it does."""
+    parent, _, name = path.rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, DictConfig) or not OmegaConf.is_interpolation(node, name):
+        return None
+    written: Any = OmegaConf.to_container(node, resolve=False)
+    found = re.fullmatch(r"\$\{([\w.]+)\}", str(written[name]))
+    return found[1] if found else None
+
+
+def _node_problems(path: str, node: dict[str, Any], choices: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Problems of a node and of every node below it, each behind the path of its option."""
     if "_target_" in node:
         target = str(node["_target_"])
         try:
             constructor = _locate(target)
         except Exception as error:
-            yield f"{path}._target_={target}: cannot be imported ({error})"
+            yield f"{path}._target_", f"{path}._target_={target}: cannot be imported ({error})"
             return
         yield from _signature_problems(path, node, constructor, choices.get(path, target.rsplit(".", 1)[-1]))
     for name, value in node.items():
@@ -110,7 +129,9 @@ def _nodes_below(path: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _nodes_below(f"{path}.{number}", item)
 
 
-def _signature_problems(path: str, node: dict[str, Any], constructor: Callable, owner: str) -> Iterator[str]:
+def _signature_problems(
+    path: str, node: dict[str, Any], constructor: Callable, owner: str
+) -> Iterator[tuple[str, str]]:
     function = constructor.__init__ if inspect.isclass(constructor) else constructor
     parameters = inspect.signature(constructor).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -121,9 +142,9 @@ def _signature_problems(path: str, node: dict[str, Any], constructor: Callable, 
             continue
         if name not in parameters:
             if not takes_any:
-                yield unknown_option(full_name, owner, parameters)
+                yield full_name, unknown_option(full_name, owner, parameters)
         elif name in hints and not _builds_an_object(value) and not _fits(value, hints[name]):
-            yield f"{full_name}={_shown(value)}: expected {_described(hints[name])}"
+            yield full_name, f"{full_name}={_shown(value)}: expected {_described(hints[name])}"
 
 
 def _locate(target: str) -> Callable:
@@ -166,10 +187,13 @@ def _described(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
+        literals = [argument for argument in arguments if get_origin(argument) is Literal]
+        alternatives = {_described(argument) for argument in arguments if argument not in literals}
         # In an order of our own: `typing` hands out the order in which a union was first written anywhere.
-        return " or ".join(
-            sorted({_described(argument) for argument in arguments}, key=lambda word: (word == "null", word))
-        )
+        choices = [str(choice) for literal in literals for choice in get_args(literal)]
+        if choices:
+            alternatives.add("one of " + ", ".join(choices if len(literals) == 1 else sorted(set(choices))))
+        return " or ".join(sorted(alternatives, key=lambda word: (word == "null", word)))
     if origin is not None and issubclass(origin, Mapping):
         return "a mapping"
     if origin is tuple and Ellipsis not in arguments:
@@ -186,6 +210,10 @@ def _rule_problems(values: dict[str, Any], *, elsewhere: bool) -> Iterator[str]:
         yield f"trainer.{name}={_shown(trainer[name])}: set by the run itself; {TRAINER_SET_BY_RUN[name]}"
     if values["tokens"] < 1:
         yield f"tokens={values['tokens']}: expected the length of a crop in tokens, 1 or more"
+    if values["tokens"] >= 2**31:
+        yield f"tokens={values['tokens']}: positions are numbers of 32 bits; give {2**31 - 1} or fewer"
+    if not 0 <= values["seed"] < 2**32:
+        yield f"seed={values['seed']}: expected a number from 0 to {2**32 - 1}"
     if trainer["max_steps"] < 1:
         yield f"trainer.max_steps={trainer['max_steps']}: crops never run out; give the number of optimizer steps"
     if trainer["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available() and not elsewhere:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 
 from longtag.errors import OutOfMemory, UsageError, unknown_option
@@ -32,6 +32,11 @@ PLUGINS = {
     "submitit_local": "slurm",
 }
 """Choices that plugins of Hydra bring, and the extra of this project that installs each."""
+
+HOW_TO_WRITE = "name=value, lists as name=[1,2], texts with spaces or commas in quotes"
+
+HOST_OUT_OF_MEMORY = re.compile(r"allocate [\d.]+ \w+")
+"""What torch and NumPy say when the host cannot give as much as they ask for at once."""
 
 FULL_ERROR = "LONGTAG_FULL_ERROR"
 """Environment variable that, set to 1, asks for the traceback at out-of-memory too."""
@@ -56,6 +61,15 @@ def readable_errors(conf: Path, mode: RunMode | None = RunMode.RUN) -> Iterator[
         if os.environ.get(FULL_ERROR):
             raise
         _leave(str(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        asked = HOST_OUT_OF_MEMORY.search(str(error))
+        if os.environ.get(FULL_ERROR) or not (asked or isinstance(error, MemoryError)):
+            raise
+        _leave(
+            f"out of memory: this machine could not {asked[0] if asked else 'give more'}; give fewer tokens=..., "
+            "crops.batch_size=1 or memory=lean",
+            1,
+        )
     except HydraException as error:
         _leave(explain(error, conf, sys.argv[1:]), 2)
     except KeyboardInterrupt:
@@ -87,10 +101,12 @@ def explain(error: HydraException, conf: Path, arguments: list[str]) -> str:
         return _unknown_option(found[1], conf, arguments)
     if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", message):
         return _unknown_choice(found[1], found[2], conf)
-    if found := re.search(r"mismatched input|no viable alternative|token recognition error|extraneous", message):
-        return f"{message.splitlines()[0]}; options are written name=value, lists as [1,2], texts with spaces in quotes"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read; options are written {HOW_TO_WRITE}"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", message):
+        return f"{found[1]}: several values are for a sweep, python train.py -m ...; {HOW_TO_WRITE}"
     cause = f"\n{error.__cause__}" if error.__cause__ else ""
-    return message.strip() + cause
+    return "; ".join((message + cause).strip().splitlines())
 
 
 def _unknown_option(path: str, conf: Path, arguments: list[str]) -> str:

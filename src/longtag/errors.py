@@ -18,7 +18,7 @@ class OutOfMemory(RuntimeError):
 
 def unknown_option(path: str, owner: str, allowed: Iterable[str]) -> str:
     """The message for an option that its owner does not have, with the nearest one that it has."""
-    names = sorted(allowed)
+    names = sorted(set(allowed))
     near = difflib.get_close_matches(path.rsplit(".", 1)[-1], names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}"
     return f"{path}: {owner} has no such option; {hint}"

@@ -94,12 +94,17 @@ def test_every_option_has_a_comment(path):
         ("pattern.dilations=3", "pattern.dilations=3: expected a list, each item an integer"),
         ("pattern.dilations=[1,x]", r"pattern.dilations=\[1, 'x'\]: expected a list, each item an integer"),
         ("crops.val_limit=few", "crops.val_limit=few: expected an integer or null"),
-        ("trainer.precision=17", "trainer.precision=17: expected one of"),
+        (
+            "trainer.precision=17",
+            "trainer.precision=17: expected one of 16, 16-mixed, 16-true, 32, .* or null",
+        ),
         ("trainer.gradient_clip_val=x", "trainer.gradient_clip_val=x: expected a number or an integer or null"),
         ("callbacks.progress.plain_every_seconds=x", "callbacks.progress.plain_every_seconds=x: expected a number"),
         ("logger.wandb.mode=maybe", "logger.wandb.mode=maybe: expected one of auto, online, offline"),
         ("tokens=many", "tokens=many: expected an integer"),
         ("seed=null", "seed=null: expected an integer"),
+        ("seed=-1", "seed=-1: expected a number from 0 to 4294967295"),
+        ("tokens=3000000000", "tokens=3000000000: positions are numbers of 32 bits; give 2147483647 or fewer"),
         ("tokens=0", "tokens=0: expected the length of a crop in tokens, 1 or more"),
         ("trainer.max_steps=-1", "trainer.max_steps=-1: crops never run out; give the number of optimizer steps"),
         ("resume=nowhere.ckpt", "resume=nowhere.ckpt: no such checkpoint; expected auto, never, or the path"),
@@ -173,6 +178,13 @@ def test_all_problems_are_listed_at_once(composed):
         check(config, hydra_config.runtime.choices)
     named = [line.split("=")[0] for line in str(caught.value).splitlines()]
     assert {"tokens", "model.num_layers", "optim.learning_rate"} <= set(named)
+
+
+def test_an_option_that_others_repeat_is_named_once(composed):
+    config, hydra_config = composed("tokens=x", "crops.seed=y")
+    with pytest.raises(UsageError) as caught:
+        check(config, hydra_config.runtime.choices)
+    assert str(caught.value).splitlines() == ["tokens=x: expected an integer", "crops.seed=y: expected an integer"]
 
 
 def test_a_gpu_experiment_on_a_machine_without_one_says_what_to_shorten(composed, monkeypatch):

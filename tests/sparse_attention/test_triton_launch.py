@@ -1,6 +1,7 @@
 """Launch parameters: the rule, what a user has tuned, and what a broken cache does."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,25 @@ def test_tuning_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(SystemExit):
         tune.main([])
     assert "torch sees none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--shape", "0", "8"], "argument --shape: 0: expected a whole number, 1 or more"),
+        (["--shape", "4", "8"], "--shape 4 8: the kernels take a head_dim from 8 to 1024"),
+        (["--shape", "64", "5000"], "--shape 64 5000: .* 4096 slots at most"),
+        (["--tokens", "-1"], "argument --tokens: -1: expected a whole number, 1 or more"),
+        (["--processes", "0"], "argument --processes: 0: expected a whole number, 1 or more"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_before_a_gpu_is_asked_for(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        tune.main(arguments)
+    assert left.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.gpu

@@ -76,7 +76,7 @@ class RecallSource:
         if self._num_starts < (pairs - 1) * copies + 1:
             raise UsageError(
                 f"length={length}: no room for pairs={pairs} of copies={copies} tokens with max_distance={farthest} "
-                "tokens beside each; give a larger length, or less of the others"
+                "tokens beside each; give more tokens=..., or less of the others"
             )
         self.inputs = TokenIds(noise + pairs + pairs * values)
         self.class_names = tuple(f"value {value}" for value in range(values))

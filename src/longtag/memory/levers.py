@@ -1,5 +1,6 @@
 """Which of the ways to save memory a model uses: the config group `memory`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -63,10 +64,14 @@ class Levers:
             if value is not None and value < 1:
                 whole = "" if name == "checkpoint_every" else ", or null for all of them at once"
                 raise UsageError(f"{name}={value}: expected a number of {unit} from 1 up{whole}")
-        if self.budget_gib is not None and (self.checkpoint != "auto" or self.budget_gib <= 0):
+        if self.budget_gib is not None and not 0 < self.budget_gib < math.inf:
             raise UsageError(
-                f"budget_gib={self.budget_gib}: expected a size above 0 together with memory.checkpoint=auto, which is "
-                f"{self.checkpoint}; give memory.checkpoint=auto, or memory.budget_gib=null"
+                f"budget_gib={self.budget_gib}: expected a number of GiB above 0, or null for what the card has free"
+            )
+        if self.budget_gib is not None and self.checkpoint != "auto":
+            raise UsageError(
+                f"budget_gib={self.budget_gib}: counts only where it is chosen what to keep, and "
+                f"memory.checkpoint={self.checkpoint}; give memory.checkpoint=auto, or memory.budget_gib=null"
             )
         if self.checkpoint_every > 1 and self.checkpoint != "blocks":
             raise UsageError(

@@ -82,9 +82,11 @@ def plan(subject: Subject, budget: int) -> Plan:
         return offloaded
     leanest = min(plans, key=lambda found: found.peak)
     wide = subject.levers.residual == "float32" and subject.autocast_dtype is not None
+    shorter = _shorter(subject, costs, leanest, budget)
     raise UsageError(
         f"memory.budget_gib={budget / GIB:.4g}: the leanest plan for tokens={subject.tokens} needs "
-        f"{leanest.peak / SAFE / GIB:.3g} GiB; give more, or tokens={_shorter(subject, costs, leanest, budget)}"
+        f"{leanest.peak / SAFE / GIB:.3g} GiB; give more"
+        + (f", or tokens={shorter}" if shorter > 0 else "")
         + (", or memory.residual=bfloat16" if wide else "")
     )
 

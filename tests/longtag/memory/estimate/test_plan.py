@@ -135,6 +135,11 @@ def test_where_nothing_fits_the_leanest_and_a_length_are_named():
         plan(subject_of(3), round(0.065 * GIB))
 
 
+def test_where_no_length_would_fit_none_is_named():
+    with pytest.raises(UsageError, match=r"GiB; give more(, or memory.residual=bfloat16)?$"):
+        plan(subject_of(3), 1000)
+
+
 def test_a_run_announces_its_plan_and_writes_it_down(tiny, tmp_path, capsys):
     options = ("model.num_layers=4", "tokens=1000", "data.length=1000", "trainer.max_steps=1", "test=false")
     run_in_folder(tiny(*options, "memory=auto", "memory.budget_gib=0.0025", "callbacks=none"))
@@ -150,7 +155,14 @@ def test_a_cpu_has_no_card_whose_free_memory_could_be_filled(tiny):
         run_in_folder(tiny("memory=auto"))
 
 
-@pytest.mark.parametrize("options", [{"budget_gib": 3.0}, {"checkpoint": "auto", "budget_gib": 0.0}])
-def test_a_budget_is_above_zero_and_for_auto_alone(options):
-    with pytest.raises(UsageError, match=r"budget_gib=.*memory.checkpoint=auto"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget_gib": 3.0}, r"budget_gib=3.0: .*memory.checkpoint=none; give memory.checkpoint=auto"),
+        ({"checkpoint": "auto", "budget_gib": 0.0}, r"budget_gib=0.0: expected a number of GiB above 0"),
+        ({"checkpoint": "auto", "budget_gib": float("inf")}, r"budget_gib=inf: expected a number of GiB above 0"),
+    ],
+)
+def test_a_budget_is_above_zero_and_for_auto_alone(options, message):
+    with pytest.raises(UsageError, match=message):
         Levers(**options)
