@@ -212,6 +212,8 @@ def _rule_problems(values: dict[str, Any], *, elsewhere: bool) -> Iterator[str]:
         yield f"tokens={values['tokens']}: expected the length of a crop in tokens, 1 or more"
     if values["tokens"] >= 2**31:
         yield f"tokens={values['tokens']}: positions are numbers of 32 bits; give {2**31 - 1} or fewer"
+    if not values["folder"].strip():
+        yield "folder=: expected the path of a folder, for example folder=outputs/mine"
     if not 0 <= values["seed"] < 2**32:
         yield f"seed={values['seed']}: expected a number from 0 to {2**32 - 1}"
     if trainer["max_steps"] < 1:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
 
 from longtag.errors import OutOfMemory, UsageError, unknown_option
 
@@ -72,6 +73,8 @@ def readable_errors(conf: Path, mode: RunMode | None = RunMode.RUN) -> Iterator[
         )
     except HydraException as error:
         _leave(explain(error, conf, sys.argv[1:]), 2)
+    except OmegaConfBaseException as error:
+        _leave(f"{error.full_key}: {str(error).splitlines()[0]}", 2)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
     except OSError as error:
@@ -84,7 +87,8 @@ def readable_errors(conf: Path, mode: RunMode | None = RunMode.RUN) -> Iterator[
 
 def _leave(message: str, code: int) -> None:
     for line in message.splitlines():
-        print(f"error: {line}" if code == 2 else line, file=sys.stderr)
+        # What is set in belongs to the line above it.
+        print(f"error: {line}" if code == 2 and not line.startswith(" ") else line, file=sys.stderr)
     sys.exit(code)
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from longtag.announcement import announce, show_results
 from longtag.assembly import Parts, assemble
 from longtag.callbacks.interruption import Interrupted
+from longtag.checkpoint_file import read, step_to_resume
 from longtag.config import check, plain
 from longtag.errors import OutOfMemory
 from longtag.folder import RunFolder
@@ -41,9 +42,10 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
     L.seed_everything(config.seed, verbose=False)
     parts = assemble(config, hydra_config, folder)
     resumed = folder.checkpoint_to_resume(config.resume)
+    step = 0 if resumed is None else step_to_resume(resumed, parts.tagger.state_dict())
     if parts.trainer.is_global_zero:
         folder.claim(config, hydra_config)
-        parts.metrics_file.rewind(_global_step(resumed))
+        parts.metrics_file.rewind(step)
         announce(parts.facts | ({"goes on from": str(resumed)} if resumed else {}))
     for logger in parts.trainer.loggers:
         logger.log_hyperparams(plain(config) | {"facts": parts.summary.facts})
@@ -94,14 +96,11 @@ def _report(folder: RunFolder, trainer: L.Trainer, steps: int) -> None:
     report_run(folder.path, trainer.loggers, steps)
 
 
-def _global_step(checkpoint: Path | None) -> int:
-    return 0 if checkpoint is None else torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
-
-
 def _load_weights(tagger: L.LightningModule, path: str) -> None:
     # Not by the trainer, which would set its callbacks back to the checkpoint as well.
     if path:
-        tagger.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        way_out = "the run is trained but not tested; give test=false, or resume=never to start afresh"
+        tagger.load_state_dict(read(Path(path), way_out)["state_dict"])
 
 
 def _quieten_lightning() -> None:

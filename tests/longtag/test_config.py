@@ -103,6 +103,7 @@ def test_every_option_has_a_comment(path):
         ("logger.wandb.mode=maybe", "logger.wandb.mode=maybe: expected one of auto, online, offline"),
         ("tokens=many", "tokens=many: expected an integer"),
         ("seed=null", "seed=null: expected an integer"),
+        ("folder=", "folder=: expected the path of a folder"),
         ("seed=-1", "seed=-1: expected a number from 0 to 4294967295"),
         ("tokens=3000000000", "tokens=3000000000: positions are numbers of 32 bits; give 2147483647 or fewer"),
         ("tokens=0", "tokens=0: expected the length of a crop in tokens, 1 or more"),
@@ -213,6 +214,10 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             "error: model.num_layer: base has no such option; did you mean num_layers?",
         ),
         (["model.d_model=["], "options are written name=value"),
+        (
+            ["folder=null"],
+            "error: hydra.run.dir: While dereferencing interpolation '${folder}': Incompatible value 'None'",
+        ),
         (["folder=/dev/null/run"], "error: /dev/null/run: Not a directory; give another path"),
     ],
 )

@@ -17,6 +17,11 @@ from .conftest import CONF
         (UsageError("tokens=0: expected 1 or more"), 2, "error: tokens=0: expected 1 or more\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: no space left on the disk"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/run"), 2, "error: /x/run: Permission denied"),
+        (
+            UsageError("data.gff=x, line 3: expected 9 columns\n  row: a"),
+            2,
+            "error: data.gff=x, line 3: expected 9 columns\n  row: a\n",
+        ),
         (MemoryError(), 1, "out of memory: this machine could not give more; give fewer tokens=..."),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000 bytes. Error code 12"),

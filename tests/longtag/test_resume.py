@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from longtag.errors import UsageError
+
 from .conftest import run_in_folder
 
 STEPS = ("model.dropout=0.2", "trainer.val_check_interval=3", "test=false")
@@ -70,6 +72,25 @@ def test_a_finished_run_given_again_only_repeats_its_test(tiny, tmp_path):
     after = weights(tmp_path / "run")
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert len(losses(tmp_path / "run")) == 2
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_from_leaves_the_folder_as_it_was(tiny, tmp_path):
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=2"))
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"checkpoints/last.ckpt: of another model, .*resume=never"):
+        run_in_folder(tiny(*STEPS, "trainer.max_steps=4", "model.d_ff=64"))
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    (tmp_path / "junk.ckpt").write_text("junk")
+    with pytest.raises(UsageError, match=r"junk.ckpt: missing, damaged"):
+        run_in_folder(tiny(f"hydra.runtime.output_dir={tmp_path}/other", f"resume={tmp_path}/junk.ckpt"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_best_checkpoint_that_is_damaged_is_named_when_the_test_needs_it(tiny, tmp_path):
+    run_in_folder(tiny("trainer.max_steps=2"))
+    (tmp_path / "run/checkpoints/best.ckpt").write_text("junk")
+    with pytest.raises(UsageError, match=r"best.ckpt: .*trained but not tested; give test=false"):
+        run_in_folder(tiny("trainer.max_steps=2"))
 
 
 def test_another_checkpoint_can_be_named(tiny, tmp_path):
