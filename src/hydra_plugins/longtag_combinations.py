@@ -6,6 +6,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from longtag.errors import UsageError
 from longtag.sweep.other_launcher import KeepsRecord, launch_recorded
 
 
@@ -22,7 +23,11 @@ class Combinations(BasicSweeper):
         assert self.launcher is not None
         params = [f"{name}={values}" for name, values in self.params.items()]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        batches = self.split_arguments(parser.parse_overrides([*params, *arguments]), self.max_batch_size)
+        overrides = parser.parse_overrides([*params, *arguments])
+        for override in overrides:
+            if override.is_sweep_override() and not any(True for _ in override.sweep_iterator()):
+                raise UsageError(f"{override.input_line}: no value to sweep over; give one or more, such as 1,2,3")
+        batches = self.split_arguments(overrides, self.max_batch_size)
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")

@@ -1,6 +1,6 @@
 """From a config to the parts of a run: the one place where ``hydra.utils.instantiate`` is called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from longtag.announcement import describe_device, describe_layout, describe_step
 from longtag.callbacks.interruption import Interruption
@@ -65,6 +65,11 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
     tagger = _build_tagger(config, source, plan)
     precision = config.trainer.precision or _default_precision(config)
     layout = tagger.model.layouts.get(config.tokens, device)
+    if layout.num_heads not in (None, config.model.num_heads):
+        raise UsageError(
+            f"pattern: it has lists for {layout.num_heads} heads, the model has {config.model.num_heads}; give "
+            f"model.num_heads={layout.num_heads}, or a pattern for all heads"
+        )
     implementation, why = tagger.model.explain(layout, device, _dtype(precision))
     choices, parameters = hydra_config.runtime.choices, sum(weight.numel() for weight in tagger.model.parameters())
     summary = Summary(
@@ -83,7 +88,7 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
             **({} if plan is None else {"memory_plan": plan.describe()}),
         },
     )
-    best, metrics_file = _build_checkpoint(config, folder), JsonlLogger(folder.metrics)
+    best, metrics_file = _build_checkpoint(config, folder, tagger.val_scores.names), JsonlLogger(folder.metrics)
     trainer = _build_trainer(config, precision, folder, metrics_file, [summary, best])
     facts = {
         "device": describe_device(device),
@@ -105,16 +110,22 @@ def pattern_of(config: DictConfig) -> Pattern:
 
 
 def _build(config: DictConfig, group: str, **given: Any) -> Any:
-    """Instantiate one group of the config; input that it refuses is reported under the group's name."""
+    """Instantiate one node of the config; input that it refuses is reported under the node's name."""
+    node = OmegaConf.select(config, group)
     # As a partial, so that what is given reaches the constructor as it is and is not merged into the config.
-    constructor = instantiate(config[group], _convert_="all", _partial_=True)
+    constructor = instantiate(node, _convert_="all", _partial_=True)
     try:
         return constructor(**given)
     except UsageError as error:
-        named = str(error).split("=")[0] in config[group]
+        named = str(error).split("=")[0] in node
         raise UsageError(f"{group}.{error}" if named else str(error)) from error
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, MisconfigurationException, ImportError) as error:
         raise UsageError(f"{group}: {error}") from error
+
+
+def _build_each(config: DictConfig, group: str, **given: Any) -> list[Any]:
+    """All nodes of a group that holds several."""
+    return [_build(config, f"{group}.{name}", **given) for name in config[group]]
 
 
 def _plan(config: DictConfig, source: Source) -> Plan | None:
@@ -209,7 +220,13 @@ def build_levers(config: DictConfig) -> Levers:
     return _build(config, "memory")
 
 
-def _build_checkpoint(config: DictConfig, folder: RunFolder) -> ModelCheckpoint:
+def _build_checkpoint(config: DictConfig, folder: RunFolder, figures: Collection[str]) -> ModelCheckpoint:
+    monitored = config.monitor.removeprefix("val/")
+    if monitored not in figures and not monitored.startswith("accuracy_at_distance/"):
+        raise UsageError(
+            f"monitor={config.monitor}: the validation has no such figure; it has "
+            + ", ".join(f"val/{name}" for name in figures)
+        )
     return ModelCheckpoint(
         dirpath=folder.checkpoints,
         filename="best",
@@ -222,10 +239,8 @@ def _build_checkpoint(config: DictConfig, folder: RunFolder) -> ModelCheckpoint:
 def _build_trainer(
     config: DictConfig, precision: str, folder: RunFolder, metrics_file: JsonlLogger, fixed: list[Callback]
 ) -> L.Trainer:
-    loggers: list[Logger] = [metrics_file]
-    for logger in instantiate(config.logger, _convert_="all").values():
-        loggers.append(logger(folder=folder.path, run_id=folder.run_id))
-    monitors: list[Callback] = list(instantiate(config.callbacks, _convert_="all").values())
+    loggers: list[Logger] = [metrics_file, *_build_each(config, "logger", folder=folder.path, run_id=folder.run_id)]
+    monitors: list[Callback] = _build_each(config, "callbacks")
     plugins: list[Any] = [WholeCheckpoints()]
     if weights_are_narrow(precision):
         plugins.append(NarrowModel(precision))  # pyright: ignore[reportArgumentType]

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from longtag.errors import UsageError, unknown_option
+from longtag.folder import NO_PATH
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
@@ -37,6 +38,15 @@ TRAINER_SET_BY_RUN = {
     "enable_model_summary": "the start-up block says it",
 }
 """Arguments of Lightning's Trainer that run.py gives itself, and what to do instead of changing them."""
+
+
+ABOVE_ZERO = {
+    "val_check_interval": "a number of batches above 0",
+    "accumulate_grad_batches": "a number of batches above 0",
+    "num_nodes": "1 or more machines",
+    "gradient_clip_val": "a norm above 0, or null for no clipping",
+}
+"""Numbers of the Trainer that it takes though it cannot work with them, or means something else by them."""
 
 
 def top_level(
@@ -192,8 +202,9 @@ def _described(hint: Any) -> str:
         # In an order of our own: `typing` hands out the order in which a union was first written anywhere.
         choices = [str(choice) for literal in literals for choice in get_args(literal)]
         if choices:
-            alternatives.add("one of " + ", ".join(choices if len(literals) == 1 else sorted(set(choices))))
-        return " or ".join(sorted(alternatives, key=lambda word: (word == "null", word)))
+            listed = ", ".join(choices if len(literals) == 1 else sorted(set(choices)))
+            alternatives.add(f"one of {listed}" if len(choices) > 1 else listed)
+        return " or ".join(sorted(alternatives, key=lambda word: (word == "null", word.startswith("a list"), word)))
     if origin is not None and issubclass(origin, Mapping):
         return "a mapping"
     if origin is tuple and Ellipsis not in arguments:
@@ -213,11 +224,16 @@ def _rule_problems(values: dict[str, Any], *, elsewhere: bool) -> Iterator[str]:
     if values["tokens"] >= 2**31:
         yield f"tokens={values['tokens']}: positions are numbers of 32 bits; give {2**31 - 1} or fewer"
     if not values["folder"].strip():
-        yield "folder=: expected the path of a folder, for example folder=outputs/mine"
+        yield NO_PATH
     if not 0 <= values["seed"] < 2**32:
         yield f"seed={values['seed']}: expected a number from 0 to {2**32 - 1}"
     if trainer["max_steps"] < 1:
         yield f"trainer.max_steps={trainer['max_steps']}: crops never run out; give the number of optimizer steps"
+    for name, expected in ABOVE_ZERO.items():
+        if trainer.get(name) is not None and trainer[name] <= 0:
+            yield f"trainer.{name}={trainer[name]}: expected {expected}"
+    if not _are_devices(trainer["devices"]):
+        yield f"trainer.devices={trainer['devices']}: expected how many, 1 or more, or a list of their numbers"
     if trainer["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available() and not elsewhere:
         yield (
             f"trainer.accelerator={trainer['accelerator']}: this machine has no CUDA device; to try the same on the "
@@ -271,6 +287,12 @@ def _in_backward_problems(trainer: dict[str, Any], non_finite: str | None) -> It
         yield f"{needs}the loss scale of float16 is checked; give trainer.precision=bf16-mixed or 32-true"
     if non_finite == "skip":
         yield f"{needs}it is known to be finite; give callbacks.non_finite.action=stop"
+
+
+def _are_devices(devices: Any) -> bool:
+    if isinstance(devices, int):
+        return devices == -1 or devices >= 1
+    return isinstance(devices, list) or re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)*,?", str(devices)) is not None
 
 
 def _is_list_of_one(devices: Any) -> bool:

@@ -43,6 +43,11 @@ FULL_ERROR = "LONGTAG_FULL_ERROR"
 """Environment variable that, set to 1, asks for the traceback at out-of-memory too."""
 
 
+def multirun_first(arguments: list[str]) -> list[str]:
+    """The arguments with -m ahead: behind overrides, Hydra refuses those that follow it."""
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+
+
 @contextlib.contextmanager
 def readable_errors(conf: Path, mode: RunMode | None = RunMode.RUN) -> Iterator[None]:
     """Turn what a command raises into one message on stderr and an exit code.
@@ -103,7 +108,7 @@ def explain(error: HydraException, conf: Path, arguments: list[str]) -> str:
     message = str(error)
     if found := re.search(r"Could not override '([^']+)'", message):
         return _unknown_option(found[1], conf, arguments)
-    if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", message):
+    if found := re.search(r"Could not (?:find|load) '([^']+)/([^'/]*)'", message):
         return _unknown_choice(found[1], found[2], conf)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read; options are written {HOW_TO_WRITE}"
@@ -140,4 +145,4 @@ def _unknown_choice(group: str, choice: str, conf: Path) -> str:
     names = sorted(file.stem for file in (conf / group).glob("*.yaml"))
     near = difflib.get_close_matches(choice, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"{group}={choice}: no such {group}; {hint}({group} is one of {', '.join(names)})"
+    return f"{group}={choice}: no such {group}; {hint}{group} is one of {', '.join(names)}"

@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from longtag.errors import UsageError
 
+NO_PATH = "folder=: expected the path of a folder, for example folder=outputs/mine"
+
 
 class RunFolder:
     """One folder for each run: ``.hydra/``, ``run_id``, ``metrics.jsonl``, ``summary.json``, ``checkpoints/``.
@@ -107,9 +109,12 @@ def take_lock(folder: Path) -> IO[str] | None:
 
 
 def remove_empty(*folders: Path) -> None:
-    """Remove what was made for something that did not happen: empty folders, and those above up to ``outputs``."""
+    """Remove what was made for something that did not happen: empty folders, and those above up to ``outputs``.
+
+    The folder that the command was started in stays.
+    """
     names = [folder.name for folder in folders[-1].parents]
     above = folders[-1].parents[: names.index("outputs") + 1] if "outputs" in names else ()
     for folder in (*folders, *above):
-        if folder.is_dir() and not any(os.scandir(folder)):
+        if folder.is_dir() and not folder.samefile(Path.cwd()) and not any(os.scandir(folder)):
             folder.rmdir()

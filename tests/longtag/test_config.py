@@ -103,6 +103,18 @@ def test_every_option_has_a_comment(path):
         ("logger.wandb.mode=maybe", "logger.wandb.mode=maybe: expected one of auto, online, offline"),
         ("tokens=many", "tokens=many: expected an integer"),
         ("seed=null", "seed=null: expected an integer"),
+        ("trainer.val_check_interval=0", "trainer.val_check_interval=0: expected a number of batches above 0"),
+        (
+            "trainer.accumulate_grad_batches=0",
+            "trainer.accumulate_grad_batches=0: expected a number of batches above 0",
+        ),
+        (
+            "trainer.gradient_clip_val=-1",
+            "trainer.gradient_clip_val=-1: expected a norm above 0, or null",
+        ),
+        ("trainer.devices=0", "trainer.devices=0: expected how many, 1 or more, or a list of their numbers"),
+        ("trainer.devices=two", "trainer.devices=two: expected how many, 1 or more, or a list of their numbers"),
+        ("metrics.per_class=some", "metrics.per_class=some: expected auto or true or false"),
         ("folder=", "folder=: expected the path of a folder"),
         ("seed=-1", "seed=-1: expected a number from 0 to 4294967295"),
         ("tokens=3000000000", "tokens=3000000000: positions are numbers of 32 bits; give 2147483647 or fewer"),
@@ -127,7 +139,10 @@ def test_every_option_has_a_comment(path):
             "pattern.patterns.window.widow: window has no such option; did you mean window",
         ),
         ("pattern=documents pattern.within.causal=1", "pattern.within.causal=1: expected true or false"),
-        ("pattern=documents pattern.lengths=long", "pattern.lengths=long: expected a list, each item an integer or an"),
+        (
+            "pattern=documents pattern.lengths=long",
+            "pattern.lengths=long: expected an integer or a list, each",
+        ),
         ("pattern=window pattern.layout=dense", "expected one of auto, index_list, block_sparse"),
         (
             "pattern=per_head pattern.heads=[1,2]",
@@ -218,6 +233,8 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
             ["folder=null"],
             "error: hydra.run.dir: While dereferencing interpolation '${folder}': Incompatible value 'None'",
         ),
+        (["seed=1", "-m", "tokens=range(5,1)"], "error: tokens=range(5,1): no value to sweep over"),
+        (["-m", "seed=1,2", "folder="], "error: folder=: expected the path of a folder"),
         (["folder=/dev/null/run"], "error: /dev/null/run: Not a directory; give another path"),
     ],
 )

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 
-from longtag.entry import explain, readable_errors
+from longtag.entry import explain, multirun_first, readable_errors
 from longtag.errors import UsageError
 
 from .conftest import CONF
@@ -74,3 +74,7 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra(verb):
     assert explain(error, CONF, []) == (
         'hydra/launcher=submitit_slurm: needs a plugin of Hydra; pip install -e ".[slurm]" brings it'
     )
+
+
+def test_a_sweep_may_be_asked_for_behind_options():
+    assert multirun_first(["seed=1", "-m", "pattern=window,random"]) == ["-m", "seed=1", "pattern=window,random"]

@@ -162,6 +162,27 @@ def test_levers_that_contradict_each_other_are_refused(tiny, tmp_path):
     refused(tmp_path, tiny("memory=lean", "memory.checkpoint=selective"), "memory.tile_heads=4: .*memory.checkpoint")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("callbacks.device.every_seconds=-1", "^callbacks.device.every_seconds=-1: expected a time above 0 seconds"),
+        ("callbacks.progress.plain_every_seconds=-1", "^callbacks.progress.plain_every_seconds=-1: expected 0 or more"),
+        (
+            "logger=csv logger.csv.flush_every_steps=0",
+            "^logger.csv.flush_every_steps=0: expected a number of",
+        ),
+        (
+            "monitor=val/f1",
+            "^monitor=val/f1: the validation has no such figure; it has val/loss, val/accuracy",
+        ),
+        ("trainer.accelerator=foo", "^trainer: .*invalid accelerator"),
+        ("trainer.precision=transformer-engine", "^trainer: .*transformer_engine"),
+    ],
+)
+def test_what_watches_stores_or_trains_refuses_its_options_under_their_names(tiny, tmp_path, override, message):
+    refused(tmp_path, tiny(*override.split(" ")), message)
+
+
 def test_a_crop_longer_than_every_block_is_refused(composed, tmp_path):
     refused(tmp_path, composed("tokens=2000000", "logger=none"), "tokens=2000000: no train block is that long")
 
@@ -177,8 +198,9 @@ def test_a_pattern_with_an_impossible_option_is_refused(tiny, tmp_path):
         (np.zeros((64, 2), dtype=np.float32), "float32"),
         (np.full((64, 2), 64, dtype=np.int32), "64"),
         (np.zeros(64, dtype=np.int32), "shape|dim"),
+        (np.zeros((3, 64, 2), dtype=np.int32), "lists for 3 heads, the model has 2; give model.num_heads=3"),
     ],
-    ids=["length", "dtype", "range", "rank"],
+    ids=["length", "dtype", "range", "rank", "heads"],
 )
 def test_a_pattern_file_that_does_not_fit_is_refused(tiny, tmp_path, table, message):
     np.save(tmp_path / "table.npy", table)

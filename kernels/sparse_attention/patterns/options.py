@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 
+MOST = 2**31 - 1
+"""Layouts store positions as int32."""
+
 
 def check_at_least(minimum: int, **options: int) -> None:
-    """Raise ValueError that names the first option which is no whole number from `minimum` up."""
+    """Raise ValueError that names the first option which is no whole number from `minimum` to `MOST`."""
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ValueError(f"{name}={value!r}: expected a whole number, {minimum} or more")
+        if value > MOST:
+            raise ValueError(f"{name}={value}: positions are numbers of 32 bits; give {MOST} or less")
 
 
 def check_at_most(maximum: int, limit: str, **options: int) -> None:

@@ -41,6 +41,11 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         print(f"error: out: the figure could not be written ({error.strerror}); give another file", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate" not in str(error):
+            raise
+        print("error: tokens: this machine has too little memory for so many; give fewer", file=sys.stderr)
+        return 2
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from longtag.errors import UsageError
+
 SHORT_NAMES = {
     "train/loss": "loss",
     "val/loss": "val loss",
@@ -33,6 +35,8 @@ class Progress(Callback):
     """
 
     def __init__(self, *, plain_every_seconds: float = 10.0) -> None:
+        if plain_every_seconds < 0:
+            raise UsageError(f"plain_every_seconds={plain_every_seconds}: expected 0 or more seconds")
         self.plain_every_seconds = plain_every_seconds
         self._console = Console(file=sys.stdout)
         self._bar: Bar | None = None

@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from longtag.errors import UsageError
 from longtag.folder import sweep_of
 
 Mode = Literal["auto", "online", "offline"]
@@ -83,7 +85,14 @@ def wandb_logger(
         tags: tags to filter runs by.
         mode: ``auto`` is online when W&B credentials are found and offline otherwise; an offline run is sent later
             with ``wandb sync``.
+
+    Raises:
+        UsageError: online without credentials, where nobody can be asked for them.
     """
+    if mode == "online" and not is_logged_in() and not sys.stdin.isatty():
+        raise UsageError(
+            "mode=online: no W&B credentials were found; run `wandb login`, or give logger.wandb.mode=offline"
+        )
     sweep = sweep_of(folder)
     logger = BackgroundWandbLogger(
         project=project,

@@ -20,6 +20,8 @@ class Scores(nn.Module):
         self.metrics = metrics.clone()
         self.loss = MeanMetric(nan_strategy="ignore")
         self.by_distance = DistanceAccuracy(ignore_index=metrics.ignore_index)
+        self.names = ("loss", *metrics.names)
+        """Of the figures that every pass has, whatever the data."""
 
     def update(self, predictions: Tensor, labels: Tensor, loss: Tensor, distances: Tensor | None = None) -> None:
         """Add a crop: predicted classes, labels and distances, (batch, N) each, and the mean loss of its labels."""

@@ -40,6 +40,11 @@ class TokenMetrics(Metric):
         num_classes = len(self.class_names)
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the figures that `compute` gives."""
+        return "accuracy", "f1_macro", "mcc", *(f"f1/{name}" for name in self.class_names if self.per_class)
+
     def update(self, scores: Tensor, labels: Tensor) -> None:
         """Add logits (batch, N, classes) or predicted classes (batch, N), and int64 labels (batch, N)."""
         self.confusion += count(scores.detach(), labels, len(self.class_names), self.ignore_index)

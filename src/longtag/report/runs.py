@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +19,8 @@ from longtag.errors import UsageError
 PEAK_MEMORY = ("memory/peak_allocated_gib", "memory/peak_rss_gib")
 SPEED = "throughput/tokens_per_second"
 STEP_MS = "throughput/step_ms"
+EVALUATION = ("class_names", "labelled", "predicted", "right", "confusion", "calibration", "stretches")
+"""What the figures of a test are drawn from."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def read_run(folder: Path, job: Mapping[str, Any] | None = None) -> Run:
         config=config if isinstance(config, DictConfig) else OmegaConf.create({}),
         summary=summary,
         series=_read_series(folder / "metrics.jsonl"),
-        evaluation=_json(folder / "figures" / "evaluation.json"),
+        evaluation=_json(folder / "figures" / "evaluation.json", *EVALUATION),
     )
 
 
@@ -242,6 +245,8 @@ def _read_series(path: Path) -> dict[str, Series]:
                 figures = json.loads(line)
             except ValueError:  # the line that a run is writing, or that a crash cut off
                 continue
+            if not isinstance(figures, dict):
+                continue
             step = figures.pop("step", None)
             figures.pop("time", None)
             if step is None:
@@ -253,12 +258,17 @@ def _read_series(path: Path) -> dict[str, Series]:
     return {key: Series(np.array(steps), np.array(values, dtype=float)) for key, (steps, values) in columns.items()}
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(path: Path, *needed: str) -> dict[str, Any] | None:
+    """A mapping with the entries that are needed; None where there is none, or only a piece of it."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) and content.keys() >= set(needed) else None
 
 
 def _yaml(path: Path) -> Any:
-    return OmegaConf.load(path) if path.is_file() else None
+    try:
+        return OmegaConf.load(path)
+    except (OSError, yaml.YAMLError):
+        return None

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from longtag.errors import UsageError
-from longtag.folder import remove_empty, take_lock
+from longtag.folder import NO_PATH, remove_empty, take_lock
 from longtag.sweep.conclusion import command_to_go_on, conclude
 from longtag.sweep.devices import Places, gpus_wanted, visible_gpus
 from longtag.sweep.display import Display
@@ -48,9 +48,16 @@ def launch(
         UsageError: the folder holds a run or is in use, or none of the jobs can be run; nothing is left on disk then.
         SystemExit: the sweep was interrupted, after its jobs have saved.
     """
-    if jobs_at_once is not None and (not isinstance(jobs_at_once, int) or jobs_at_once < 1):
-        raise UsageError(f"hydra.launcher.jobs_at_once={jobs_at_once}: expected 1 or more, or null")
-    record = SweepRecord.read(Path(sweep.hydra.sweep.dir))
+    folder = Path(sweep.hydra.sweep.dir)
+    try:
+        if jobs_at_once is not None and (not isinstance(jobs_at_once, int) or jobs_at_once < 1):
+            raise UsageError(f"hydra.launcher.jobs_at_once={jobs_at_once}: expected 1 or more, or null")
+        if sweep.folder == "":
+            raise UsageError(NO_PATH)
+        record = SweepRecord.read(folder)
+    except UsageError:
+        _leave_nothing_of_nothing(folder)
+        raise
     record.folder.mkdir(parents=True, exist_ok=True)
     lock = take_lock(record.folder)
     if lock is None:
@@ -66,7 +73,7 @@ def launch(
             stopped_by = Runner(record, places, Display(record)).run(due)
         finally:
             (record.folder / ".lock").unlink(missing_ok=True)
-            _leave_nothing_of_nothing(record)
+            _leave_nothing_of_nothing(folder)
     if stopped_by is not None:
         conclude(record.folder)
         raise SystemExit(128 + stopped_by)
@@ -124,11 +131,11 @@ def _announce(record: SweepRecord, jobs: Sequence[Job], due: Sequence[Planned]) 
         print(f"stopped at any time, it goes on with: {command_to_go_on(record.folder)}", flush=True)
 
 
-def _leave_nothing_of_nothing(record: SweepRecord) -> None:
+def _leave_nothing_of_nothing(folder: Path) -> None:
     """Remove the folder of a sweep that was refused as a whole."""
-    if not (record.folder / "sweep.json").is_file():
-        (record.folder / "multirun.yaml").unlink(missing_ok=True)
-        remove_empty(record.folder)
+    if not (folder / "sweep.json").is_file():
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        remove_empty(folder)
 
 
 def _returned(job: Job) -> JobReturn:

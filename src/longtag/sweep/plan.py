@@ -74,7 +74,8 @@ class CommandLine:
     def of_job(self, overrides: Iterable[str], folder: Path) -> list[str]:
         """The command that runs a job in a folder, or goes on there."""
         place = str(folder)
-        if not re.fullmatch(r"[\w./-]+", place):
+        # Without a slash it could be read as a number.
+        if not re.fullmatch(r"[\w.-]*/[\w./-]+", place):
             place = QuotedString(place, Quote.single).with_quotes()
         own = [*without_folder(overrides), *self.hydra_overrides, f"folder={place}", "hydra.mode=RUN"]
         return [sys.executable, str(self.script), *self.flags, *own]

@@ -54,16 +54,21 @@ class SweepRecord:
         """What lies in a folder; a record without jobs if nothing does.
 
         Raises:
-            UsageError: the folder holds a single run.
+            UsageError: the folder holds a single run, or a record that is damaged.
         """
         path = folder / NAME
         if not path.is_file():
             if (folder / "run_id").is_file():
                 raise UsageError(f"folder={folder}: a single run lies there; give a sweep a folder of its own")
             return cls(folder)
-        written = json.loads(path.read_text())
-        jobs = [Job(**{name: value for name, value in job.items() if name != "folder"}) for job in written["jobs"]]
-        return cls(folder, task=written["task"], jobs=jobs)
+        try:
+            written = json.loads(path.read_text())
+            jobs = [Job(**{name: value for name, value in job.items() if name != "folder"}) for job in written["jobs"]]
+            return cls(folder, task=written["task"], jobs=jobs)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UsageError(
+                f"{path}: damaged, or not the record of a sweep; remove it, or give folder=... with another folder"
+            ) from error
 
     @property
     def group(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from longtag.errors import UsageError
 from longtag.loggers.wandb import is_logged_in, wandb_logger
 
 from ..conftest import run_in_folder
@@ -101,6 +102,13 @@ def test_what_fails_in_the_thread_reaches_the_run(tmp_path, monkeypatch):
     logger.log_metrics({"a": 1.0}, step=0)
     with pytest.raises(OSError, match="no space"):
         logger.finalize("success")
+
+
+def test_online_without_credentials_is_refused_where_nobody_can_be_asked(logged_out, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    with pytest.raises(UsageError, match=r"mode=online: .*wandb login.*mode=offline"):
+        wandb_logger(folder=tmp_path, run_id="abc", mode="online")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_credentials_make_it_log_in(logged_out, monkeypatch):

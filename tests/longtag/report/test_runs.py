@@ -9,6 +9,7 @@ import pytest
 from longtag.errors import UsageError
 from longtag.report.curves import MOST_POINTS, curve
 from longtag.report.runs import read
+from longtag.report.write import write_report
 
 from . import fake
 
@@ -41,6 +42,26 @@ def test_a_line_that_was_cut_off_and_a_loss_that_is_no_number_do_no_harm(tmp_pat
     found = curve([run], "train/loss")
     assert found is not None
     assert found.steps.tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", '{"a'),
+        ("summary.json", "[1]"),
+        ("metrics.jsonl", "[1]"),
+        ("figures/evaluation.json", "[1]"),
+        ("figures/evaluation.json", "{}"),
+        (".hydra/config.yaml", "a: ["),
+        (".hydra/hydra.yaml", "[1]"),
+    ],
+)
+def test_a_part_that_is_damaged_is_a_part_that_is_missing(tmp_path, name, content):
+    folder = fake.write_run(tmp_path / "0", steps=4)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    page = write_report(folder)
+    assert "<html" in page.read_text()
 
 
 def test_a_run_without_a_summary_runs_while_its_folder_is_locked(tmp_path):

@@ -169,3 +169,13 @@ def test_jobs_at_once_must_be_a_positive_number(launched, tmp_path):
     with pytest.raises(UsageError, match=r"hydra\.launcher\.jobs_at_once=0: expected 1 or more, or null"):
         launched(["seed=1"], jobs_at_once=0)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_refused_in_the_folder_of_a_run_leaves_it_as_it_was(launched, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    # Hydra or the sweeper writes this one before the launcher is asked.
+    for name in ("run_id", "multirun.yaml"):
+        (tmp_path / "sweep" / name).write_text("abcd")
+    with pytest.raises(UsageError, match="a single run lies there"):
+        launched(["seed=1"])
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["run_id"]

@@ -25,6 +25,10 @@ def test_a_folder_with_special_characters_is_quoted():
     assert command[2] == r"folder='it\'s, so/0'"
 
 
+def test_a_folder_whose_name_is_a_number_stays_a_text():
+    assert CommandLine(TRAIN, [], []).of_job([], Path("0"))[2] == "folder='0'"
+
+
 def test_a_config_of_a_job_holds_its_overrides(sweep):
     context, config = sweep
     job = compose_job(context.config_loader, config, ["pattern=random", "trainer.max_steps=7"])

@@ -60,6 +60,13 @@ def test_the_folder_of_a_run_is_refused(tmp_path):
         SweepRecord.read(tmp_path)
 
 
+@pytest.mark.parametrize("content", ['{"task', "[]", "{}", '{"task": "", "jobs": [{"nummer": 1}]}'])
+def test_a_damaged_record_is_refused(tmp_path, content):
+    (tmp_path / "sweep.json").write_text(content)
+    with pytest.raises(UsageError, match=r"sweep.json: damaged.*; remove it, or give folder="):
+        SweepRecord.read(tmp_path)
+
+
 def test_jobs_are_told_apart_by_what_varies():
     jobs = [Job(0, ["pattern=window", "tokens=64"]), Job(1, ["pattern=random", "tokens=64", "seed=1"])]
     assert varying(jobs) == {0: "pattern=window", 1: "pattern=random seed=1"}

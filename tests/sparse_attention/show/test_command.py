@@ -33,6 +33,8 @@ def test_it_draws_and_writes_and_says_where(tmp_path: Path, capsys: pytest.Captu
         (["pattern=dense", "tokens=9", "tokens=9"], "tokens=9: tokens is given twice"),
         (["pattern=dense", "tokens=9", "--causal"], "--causal: expected name=value"),
         (["pattern=window", "tokens=9", "window=-1"], "window=-1: expected a whole number, 0 or more"),
+        (["pattern=random", "tokens=9", f"keys_per_query={10**20}"], f"keys_per_query={10**20}: positions are numbers"),
+        (["pattern=window", f"tokens={10**11}", "window=1"], f"num_tokens={10**11}: positions are numbers of 32 bits"),
         (["pattern=dense", "tokens=9", "out=a.gif"], "out=a.gif: expected a file that ends in .png, .svg or .pdf"),
         (
             ["pattern=knn", "tokens=9", "num_nearest=2"],
@@ -48,6 +50,17 @@ def test_a_mistake_gives_a_line_on_stderr_and_2(
     assert printed.err.startswith(f"error: {message}")
     assert printed.err.count("\n") == 1
     assert printed.out == ""
+
+
+def test_too_little_memory_is_no_fault_of_the_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000 bytes.")
+
+    monkeypatch.setitem(main.__globals__, "show", refuse)
+    assert main(["pattern=dense", "tokens=9"]) == 2
+    assert capsys.readouterr().err == "error: tokens: this machine has too little memory for so many; give fewer\n"
 
 
 def test_help_names_every_pattern_with_every_option(capsys: pytest.CaptureFixture[str]) -> None:
