@@ -4,14 +4,13 @@ python train.py                        the shipped genome, crops of 100,000 toke
 python train.py pattern=random seed=1  any option of conf/ by its name; --help lists them
 """
 
-import sys
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from longtag.entry import multirun_first, readable_errors
+from longtag.entry import readable_errors, start
 from longtag.folder import RunFolder
 
 CONF = Path(__file__).parent / "conf"
@@ -27,6 +26,4 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = multirun_first(sys.argv[1:])
-    with readable_errors(CONF):
-        main()
+    start(main, CONF)

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hydra.errors import HydraException, OverrideParseException
@@ -46,6 +46,13 @@ FULL_ERROR = "LONGTAG_FULL_ERROR"
 def multirun_first(arguments: list[str]) -> list[str]:
     """The arguments with -m ahead: behind overrides, Hydra refuses those that follow it."""
     return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+
+
+def start(main: Callable[[], object], conf: Path) -> None:
+    """Run a command that Hydra has wrapped, with readable errors, and -m wherever it stands."""
+    sys.argv[1:] = multirun_first(sys.argv[1:])
+    with readable_errors(conf):
+        main()
 
 
 @contextlib.contextmanager
