@@ -16,17 +16,22 @@ from longtag.loss import TokenLoss
 from longtag.memory.checkpointing import casts_of_their_own
 from longtag.memory.even_tiles import even_tiles
 
-LONGEST_TILE = 16_384
-"""Tokens at a time where nobody asks for fewer: longer tiles are no faster."""
+MOST_ELEMENTS = 2**24
+"""Logits, or features, of a tile where nobody asks for fewer: longer tiles are no faster."""
 
 
-def cost_of_tokens(head: nn.Module, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None) -> Tensor:
+def longest_tile(head: nn.Linear) -> int:
+    """Tokens at a time where nobody asks for fewer: many of a narrow head, so that the host does not set the pace."""
+    return max(1, MOST_ELEMENTS // max(head.out_features, head.in_features))
+
+
+def cost_of_tokens(head: nn.Linear, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None) -> Tensor:
     """`loss.cost(head(features), labels)`, a float32 scalar, whose backward can be run once.
 
     head:     (t, m) features -> (t, c) logits.
     features: (b, n, m).
     labels:   (b, n) int64.
-    tile:     tokens at a time; None takes `LONGEST_TILE` of them.
+    tile:     tokens at a time; None takes `longest_tile` of them.
     """
     rows, labels = features.flatten(0, -2), labels.flatten()
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
@@ -38,12 +43,12 @@ def cost_of_tokens(head: nn.Module, loss: TokenLoss, features: Tensor, labels: T
 class _CostAndGradient(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, labels: Tensor, head: nn.Module, loss: TokenLoss, tile: int | None, *parameters: Tensor
+        ctx: Any, rows: Tensor, labels: Tensor, head: nn.Linear, loss: TokenLoss, tile: int | None, *parameters: Tensor
     ) -> Tensor:
         total = rows.new_zeros((), dtype=torch.float32)
         d_rows = torch.empty_like(rows)
         d_parameters = [torch.zeros_like(parameter) for parameter in parameters]
-        for tokens in even_tiles(rows.shape[0], tile or LONGEST_TILE):
+        for tokens in even_tiles(rows.shape[0], tile or longest_tile(head)):
             with torch.enable_grad(), casts_of_their_own():
                 part = rows[tokens].detach().requires_grad_()
                 cost = loss.cost(head(part), labels[tokens])
@@ -82,12 +87,12 @@ class Predictions(NamedTuple):
 
 
 @torch.no_grad()
-def predict(head: nn.Module, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None) -> Predictions:
+def predict(head: nn.Linear, loss: TokenLoss, features: Tensor, labels: Tensor, *, tile: int | None) -> Predictions:
     """Features (b, n, m) and labels (b, n) -> what the head says of them; logits exist for one tile only."""
     rows, flat = features.flatten(0, -2), labels.flatten()
     classes, confidences = torch.empty_like(flat), torch.empty_like(flat, dtype=torch.float32)
     cost = features.new_zeros((), dtype=torch.float32)
-    for tokens in even_tiles(rows.shape[0], tile or LONGEST_TILE):
+    for tokens in even_tiles(rows.shape[0], tile or longest_tile(head)):
         logits_tc = head(rows[tokens])
         highest_t, classes[tokens] = logits_tc.max(-1)
         # In float32, also under autocast: a probability of 0.99 in bfloat16 is wrong in its third digit.
@@ -97,8 +102,8 @@ def predict(head: nn.Module, loss: TokenLoss, features: Tensor, labels: Tensor, 
     return Predictions(classes.view(labels.shape), confidences.view(labels.shape), cost)
 
 
-def _sum_over_tiles(head: nn.Module, loss: TokenLoss, rows: Tensor, labels: Tensor, tile: int | None) -> Tensor:
+def _sum_over_tiles(head: nn.Linear, loss: TokenLoss, rows: Tensor, labels: Tensor, tile: int | None) -> Tensor:
     total = rows.new_zeros((), dtype=torch.float32)
-    for tokens in even_tiles(rows.shape[0], tile or LONGEST_TILE):
+    for tokens in even_tiles(rows.shape[0], tile or longest_tile(head)):
         total += loss.cost(head(rows[tokens]), labels[tokens])
     return total

@@ -8,7 +8,6 @@ from longtag.memory.estimate.count import HEAD, Counted, block_name, count_step
 from longtag.memory.estimate.ledger import Phase
 from longtag.memory.estimate.subject import Subject
 from longtag.memory.even_tiles import MOST_TILES, even_tiles, some_tiles_only
-from longtag.memory.tiled_loss import LONGEST_TILE
 
 FEW = 3
 """A first, a middle and a last unit: blocks that are recomputed together, or one block."""
@@ -122,7 +121,7 @@ def count_costed(subject: Subject, num_layers: int) -> Counted:
 def _with_cost_of_head(counted: Counted, rows: int) -> Counted:
     """Head and loss go through tiles in any case: they cost in proportion to the tiles, all or those that were run."""
     with some_tiles_only():
-        run = sum(tokens.stop - tokens.start for tokens in even_tiles(rows, LONGEST_TILE))
+        run = sum(tokens.stop - tokens.start for tokens in even_tiles(rows, counted.longest_tile))
     forward = [
         phase._replace(cost=phase.cost.times(rows / run)) if phase.layer == HEAD else phase for phase in counted.forward
     ]

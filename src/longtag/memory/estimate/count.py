@@ -15,7 +15,7 @@ from longtag.memory.estimate.ledger import ALLOCATION_UNIT, Ledger, Phase
 from longtag.memory.estimate.subject import Subject
 from longtag.memory.estimate.without_data import implementation_for_shapes, stand_in, without_data
 from longtag.memory.head_groups import layouts_of_groups
-from longtag.memory.tiled_loss import cost_of_tokens
+from longtag.memory.tiled_loss import cost_of_tokens, longest_tile
 from longtag.model import TokenClassifier
 from sparse_attention import Layout
 
@@ -31,12 +31,14 @@ class Counted:
     """Phases of one step, in the order in which they happen, and what is there all the time.
 
     batch, lists: bytes of the batch and of the layout with what backward derives from it.
+    longest_tile: tokens of a tile of head and loss where nobody asks for fewer.
     """
 
     forward: list[Phase]
     backward: list[Phase]
     batch: int
     lists: int
+    longest_tile: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def count_step(subject: Subject, num_layers: int) -> Counted:
         of_blocks = subject.levers_of_blocks or [subject.levers]
         groups = {levers.tile_heads for levers in of_blocks if levers.tile_heads is not None}
         lists = _bytes_of_lists(given, model.num_heads, groups)
-    return Counted(forward, backward, batch, lists)
+    return Counted(forward, backward, batch, lists, longest_tile(model.head))
 
 
 def count_standing(subject: Subject) -> Standing:
