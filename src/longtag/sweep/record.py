@@ -101,7 +101,18 @@ def without_folder(overrides: Iterable[str]) -> list[str]:
 
 
 def varying(jobs: Iterable[Job]) -> dict[int, str]:
-    """What tells the jobs apart: for each number the overrides that are not the same in all of them."""
+    """What tells the jobs apart: for each number the overrides that are not the same in all of them.
+
+    ``pattern.window=64`` is left out where every job with the same ``pattern=window`` has it: the choice says it.
+    """
     jobs = list(jobs)
-    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    return {job.number: " ".join(item for item in job.overrides if item not in shared) for job in jobs}
+    if len(jobs) == 1:
+        return {jobs[0].number: " ".join(jobs[0].overrides)}
+    return {job.number: " ".join(item for item in job.overrides if _tells_apart(item, job, jobs)) for job in jobs}
+
+
+def _tells_apart(item: str, job: Job, jobs: Iterable[Job]) -> bool:
+    group = item.lstrip("+~").partition("=")[0].partition(".")[0]
+    choice = next((other for other in job.overrides if other != item and other.startswith(f"{group}=")), None)
+    alike = (other for other in jobs if choice is None or choice in other.overrides)
+    return not all(item in other.overrides for other in alike)

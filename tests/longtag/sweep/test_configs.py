@@ -9,9 +9,9 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from hydra_plugins.longtag_combinations import Combinations
 from longtag.sweep.plan import compose_job
 
 from ..conftest import CONF
@@ -23,9 +23,7 @@ def jobs_of(*arguments: str) -> list[list[str]]:
     assert hydra is not None
     config = hydra.compose_config("train", list(arguments), run_mode=RunMode.MULTIRUN)
     assert config.hydra.mode is RunMode.MULTIRUN
-    params = [f"{name}={values}" for name, values in config.hydra.sweeper.params.items()]
-    (batch,) = Combinations.split_arguments(OverridesParser.create().parse_overrides([*params, *arguments]), None)
-    return batch
+    return instantiate(config.hydra.sweeper).jobs(list(arguments), OverridesParser.create())
 
 
 @pytest.mark.parametrize(
@@ -34,6 +32,9 @@ def jobs_of(*arguments: str) -> list[list[str]]:
         ("sweep=patterns", 24),
         ("sweep=patterns debug=fast", 12),
         ("sweep=patterns pattern=window,dense seed=3", 4),
+        ("sweep=reach debug=fast", 12),
+        ("sweep=reach experiment=recall trainer.accelerator=cpu", 6),
+        ("sweep=reach pattern=hubs,dense trainer.accelerator=cpu", 4),
         ("sweep=lengths", 10),
         ("sweep=memory", 6),
     ],
@@ -44,6 +45,19 @@ def test_a_sweep_that_lies_ready_has_so_many_jobs_and_they_can_be_run(sweep, arg
     assert len(jobs) == len(set(map(tuple, jobs))) == num_jobs
     for job in (jobs[0], jobs[-1]):
         compose_job(context.config_loader, config, job)
+
+
+def test_the_sweep_of_reach_trains_its_patterns_as_the_experiments_say_but_deeper(sweep):
+    context, config = sweep
+    first, *_, last = (
+        compose_job(context.config_loader, config, job) for job in jobs_of("sweep=reach", "trainer.accelerator=cpu")
+    )
+    assert (first.data.track, last.data.copies) == ("replichore", 128)
+    assert (first.trainer.max_steps, last.trainer.max_steps) == (500, 600)
+    assert (first.pattern.window, last.pattern.keys_per_query) == (64, 16)
+    for job in (first, last):
+        assert (job.tokens, job.crops.batch_size, job.monitor) == (100000, 8, "val/accuracy")
+        assert (job.model.num_layers, job.model.norm) == (4, "pre")
 
 
 @pytest.mark.parametrize("launcher", ["parallel", "slurm"])

@@ -71,3 +71,15 @@ def test_jobs_are_told_apart_by_what_varies():
     jobs = [Job(0, ["pattern=window", "tokens=64"]), Job(1, ["pattern=random", "tokens=64", "seed=1"])]
     assert varying(jobs) == {0: "pattern=window", 1: "pattern=random seed=1"}
     assert varying(jobs[:1]) == {0: "pattern=window tokens=64"}
+
+
+def test_an_option_that_goes_with_a_choice_is_said_only_where_the_choice_is_there_with_another():
+    dilated = Job(0, ["tokens=64", "pattern=dilated", "pattern.window=2", "pattern.dilations=[1,3,9]"])
+    narrow, wide = (Job(size, ["tokens=64", "pattern=window", f"pattern.window={size}"]) for size in (16, 64))
+    assert varying([dilated, wide]) == {0: "pattern=dilated", 64: "pattern=window"}
+    assert varying([dilated, narrow, wide]) == {
+        0: "pattern=dilated",
+        16: "pattern=window pattern.window=16",
+        64: "pattern=window pattern.window=64",
+    }
+    assert varying([narrow, wide]) == {16: "pattern.window=16", 64: "pattern.window=64"}
