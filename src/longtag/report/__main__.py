@@ -44,9 +44,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error.filename}: {error.strerror}; give another folder with --out", file=sys.stderr)
         return 2
     print(f"{document.title}: {document.lead}")
-    print_table(document.table)
-    if document.problems:
-        print_table(document.problems)
+    for table in (document.by_task, document.table, document.problems):
+        if table:
+            print_table(table)
     print(f"report: {out / 'report.html'}, report.md, report.csv, figures/")
     return _log(folders[0], document, pngs) if options.log else 0
 

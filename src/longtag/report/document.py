@@ -20,7 +20,7 @@ from longtag.report.figures.trade_off import trade_off
 from longtag.report.groups import SEED, Comparison, compare
 from longtag.report.runs import Run
 from longtag.report.style import looks, number
-from longtag.report.tables import Table, as_csv, comparison_table, runs_table, scores_table, table_as_csv
+from longtag.report.tables import Table, as_csv, comparison_table, runs_table, scores_table, table_as_csv, tasks_table
 from longtag.report.tables import unfinished_table as unfinished
 
 FACTS = ("data", "pattern", "implementation", "tokens", "parameters", "device", "torch")
@@ -44,6 +44,7 @@ class Document:
     table:  the first thing to read.
     csv:    the same with every digit.
     more:   further tables, shown after the figures.
+    by_task: the tasks side by side, shown before everything else; None where there is one only.
     """
 
     title: str
@@ -54,10 +55,11 @@ class Document:
     sections: Sequence[Section]
     more: Sequence[Table] = field(default_factory=list)
     problems: Table | None = None
+    by_task: Table | None = None
 
     @property
     def tables(self) -> list[Table]:
-        return [self.table, *self.more, *([self.problems] if self.problems else [])]
+        return [table for table in (self.by_task, self.table, *self.more, self.problems) if table]
 
     @property
     def pictures(self) -> list[Picture]:
@@ -95,17 +97,19 @@ def report_of_runs(runs: Sequence[Run], name: str) -> Document:
     shown = pattern_pictures([(group.pattern, group.runs[0]) for group in comparison.groups])
     if shown:
         sections.append(Section("All tasks" if len(sections) > 1 else "", [shown]))
-    seeds = len({run.option(SEED) for run in runs})
-    variants = len(comparison.groups)
+    counts = {"variant": len(comparison.variants), "task": len(comparison.tasks)}
+    counts["seed"] = len({run.option(SEED) for run in runs})
+    counted = [_count(count, what) for what, count in counts.items() if what != "task" or count > 1]
     return Document(
         title=f"Comparison {name}",
-        lead=f"{_count(len(runs), 'run')}: {_count(variants, 'variant')}, {_count(seeds, 'seed')}",
+        lead=f"{_count(len(runs), 'run')}: {', '.join(counted)}",
         facts=_facts(runs),
         table=comparison_table(comparison),
         csv=as_csv(comparison),
         sections=[section for section in sections if section.pictures],
         more=[runs_table(comparison)],
         problems=unfinished(runs),
+        by_task=tasks_table(comparison),
     )
 
 
@@ -135,7 +139,7 @@ def _facts(runs: Sequence[Run]) -> dict[str, str]:
         values = dict.fromkeys(_fact(run, name) for run in runs)
         values.pop("", None)
         if values:
-            facts[name] = ", ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} different"
+            facts[name] = "; ".join(values) if len(values) <= MOST_VALUES else f"{len(values)} different"
     return facts
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from longtag.report.pareto import Point, dominates
 from longtag.report.runs import Run
@@ -13,6 +14,10 @@ from longtag.report.runs import Run
 SEED = "seed"
 NOT_COMPARED = (SEED, "folder", "resume", "report", "hydra", "logger", "callbacks")
 """Options that say nothing of what was trained."""
+
+DATA, EXPERIMENT = "data", "experiment"
+CHOICES = ("pattern", DATA, EXPERIMENT)
+"""Options whose values speak for themselves."""
 
 LONGEST_VALUE = 18
 
@@ -56,14 +61,18 @@ class Quality:
 class Group:
     """Runs that differ in their seed alone.
 
-    options: what sets the group apart, by the name of the option.
-    task:    the options of the data among them in words; figures of different tasks are not compared.
+    task_options: what sets its task apart, by the name of the option.
+    options: what sets it apart from the other groups of its task.
+    settings: what goes with a choice among the options, such as `window=64` with pattern, in words.
+    task:    its task in words; figures of different tasks are not compared.
     variant: the other options in words.
     pattern: those of the pattern in words.
     on_front: whether no group of its task beats it in quality, memory and speed together.
     """
 
+    task_options: dict[str, str]
     options: dict[str, str]
+    settings: dict[str, str]
     task: str
     variant: str
     pattern: str
@@ -97,10 +106,13 @@ class Comparison:
 def compare(runs: Sequence[Run]) -> Comparison:
     """Put runs into groups that differ in an option, named by that option, and look which are on the front."""
     names = _names_that_vary(runs)
+    told_by = {name: choice for name in names if (choice := _choice_that_tells(name, names, runs))}
+    of_task = [name for name in names if name not in told_by and _sets_task(name, runs)]
     members: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         members.setdefault(tuple(run.option(name) for name in names), []).append(run)
-    groups = [_group(dict(zip(names, values, strict=True)), alike) for values, alike in members.items()]
+    others = [name for name in names if name not in told_by and name not in of_task]
+    groups = [_group(of_task, others, told_by, alike) for alike in members.values()]
     # Long values that differ in their middle alone.
     count = Counter((group.task, group.variant) for group in groups)
     groups = [
@@ -133,34 +145,61 @@ def in_words(key: str) -> str:
 
 def _names_that_vary(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(name for run in runs for name in run.overrides if not _is_left_out(name))
-    varying = [name for name in names if len({run.option(name) for run in runs}) > 1]
-    return sorted(varying, key=lambda name: not is_of_data(name))
+    return [name for name in names if len({run.option(name) for run in runs}) > 1]
 
 
 def _is_left_out(name: str) -> bool:
-    return re.split(r"[.@/]", name)[0] in NOT_COMPARED
+    return group_of(name) in NOT_COMPARED
 
 
-def is_of_data(name: str) -> bool:
-    return is_of(name, "data")
+def group_of(name: str) -> str:
+    """The config group that an option chooses from or lies in."""
+    return re.split(r"[.@/]", name)[0]
 
 
-def is_of(name: str, group: str) -> bool:
-    """Whether an option chooses the file of a config group, or lies in it."""
-    return re.split(r"[.@/]", name)[0] == group
+def _choice_that_tells(name: str, names: Sequence[str], runs: Sequence[Run]) -> str | None:
+    """The choice that says an option as well: all runs with the same pattern have, say, the same pattern.window."""
+    choice = group_of(name)
+    if name == choice or choice not in names:
+        return None
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        values.setdefault(run.option(choice), set()).add(run.option(name))
+    return choice if all(len(found) == 1 for found in values.values()) else None
 
 
-def _group(options: dict[str, str], runs: Sequence[Run]) -> Group:
-    task = told({name: value for name, value in options.items() if is_of_data(name)})
-    variant = told({name: value for name, value in options.items() if not is_of_data(name)})
-    pattern = told({"pattern": runs[0].option("pattern")} | {n: v for n, v in options.items() if is_of(n, "pattern")})
-    return Group(options, task, variant or pattern or runs[0].name, pattern, runs)
+def _sets_task(name: str, runs: Sequence[Run]) -> bool:
+    """Whether an option is one of the data, or chooses experiments of which each has data of its own."""
+    if name != EXPERIMENT:
+        return group_of(name) == DATA
+    data_of: dict[str, set[str]] = {}
+    for run in runs:
+        if DATA in run.config:
+            data_of.setdefault(run.option(name), set()).add(OmegaConf.to_yaml(run.config[DATA]))
+    return sum(map(len, data_of.values())) == len(set[str]().union(*data_of.values()))
+
+
+def _group(of_task: Sequence[str], others: Sequence[str], told_by: Mapping[str, str], runs: Sequence[Run]) -> Group:
+    """Runs that are alike, by the names of the options that set the task and the group apart."""
+    task_options, options = ({name: runs[0].option(name) for name in names} for names in (of_task, others))
+    given = {name: choice for name, choice in told_by.items() if name in runs[0].overrides}
+    settings = {
+        choice: ", ".join(
+            f"{name.rsplit('.', 1)[-1]}={runs[0].option(name)}" for name in given if given[name] == choice
+        )
+        for choice in given.values()
+    }
+    variant = told(options)
+    pattern = told(
+        {"pattern": runs[0].option("pattern")} | {n: v for n, v in options.items() if group_of(n) == "pattern"}
+    )
+    return Group(task_options, options, settings, told(task_options), variant or pattern or runs[0].name, pattern, runs)
 
 
 def told(options: Mapping[str, str]) -> str:
     """A chosen file by its own name, any other option with the last part of its; what is not known is left out."""
     return ", ".join(
-        shortened(value) if name in ("pattern", "data") else f"{name.rsplit('.', 1)[-1]}={shortened(value)}"
+        shortened(value) if name in CHOICES else f"{name.rsplit('.', 1)[-1]}={shortened(value)}"
         for name, value in options.items()
         if value
     )

@@ -23,6 +23,7 @@ def as_page(document: Document, svg_of: Mapping[str, bytes]) -> str:
     parts = [
         f"<header><h1>{escape(document.title)}</h1><p>{escape(document.lead)}</p><dl>{facts}</dl></header>",
         "<main>",
+        _table(document.by_task) if document.by_task else "",
         _table(document.table),
         _table(document.problems) if document.problems else "",
         *(_section(section, svg_of) for section in document.sections),

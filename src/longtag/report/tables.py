@@ -66,15 +66,17 @@ def measures(quality: Quality) -> list[Measure]:
 
 def comparison_table(comparison: Comparison) -> Table:
     """A row for each group; columns that nobody has a figure for are left out."""
-    options = list(comparison.groups[0].options)
     columns = [
         measure
         for measure in measures(comparison.quality)
         if any(group.spread(measure.of) for group in comparison.groups)
     ]
+    options = _options(comparison)
     rows = []
     for group in comparison.groups:
-        names = [_text(group.options[name]) for name in options] or [_text(group.variant)]
+        values = group.task_options | group.options
+        names = [Cell(values[name], values[name], group.settings.get(name, "")) for name in options]
+        names = names or [_text(group.variant)]
         front = Cell("yes", 1.0) if group.on_front else Cell("", 0.0)
         figures = [_spread_cell(group.spread(column.of), column.digits) for column in columns]
         rows.append([*names, _text(status_of(group)), front, *figures])
@@ -86,10 +88,35 @@ def comparison_table(comparison: Comparison) -> Table:
     )
 
 
+def tasks_table(comparison: Comparison) -> Table | None:
+    """A row for each variant, with its quality in every task side by side; None where there is one task only."""
+    if len(comparison.tasks) == 1:
+        return None
+    alike: dict[tuple[str, ...], list[Group]] = {}
+    for group in comparison.groups:
+        alike.setdefault(tuple(group.options.values()), []).append(group)
+    *_, memory, speed, _ = measures(comparison.quality)
+    rows = []
+    for groups in alike.values():
+        first, of_task = groups[0], {group.task: group for group in groups}
+        names = [Cell(value, value, first.settings.get(name, "")) for name, value in first.options.items()]
+        scores = [of_task[task].spread(comparison.quality.of) if task in of_task else None for task in comparison.tasks]
+        costs = [Spread.of(cost.of(run) for group in groups for run in group.runs) for cost in (memory, speed)]
+        rows.append([*(names or [_text(first.variant)]), *(_spread_cell(score, 4) for score in scores)])
+        rows[-1] += [_spread_cell(spread, None) for spread in costs]
+    return Table(
+        "tasks",
+        f"{comparison.quality.name.capitalize()} in each task; memory and speed over all of them: the mean, and the "
+        "range where there is one.",
+        [*(comparison.groups[0].options or ["variant"]), *comparison.tasks, memory.head, speed.head],
+        rows,
+    )
+
+
 def runs_table(comparison: Comparison) -> Table:
     """A row for each run."""
     columns = measures(comparison.quality)
-    options = list(comparison.groups[0].options)
+    options = _options(comparison)
     rows = [
         [
             _text(run.name),
@@ -135,17 +162,21 @@ def scores_table(run: Run) -> Table:
 
 def as_csv(comparison: Comparison) -> str:
     """A line for each group: its options, how many runs it has, and mean, lowest and highest of every figure."""
-    columns, options = measures(comparison.quality), list(comparison.groups[0].options)
+    columns, options = measures(comparison.quality), _options(comparison)
+    choices = list(dict.fromkeys(choice for group in comparison.groups for choice in group.settings))
     lines: list[list[Any]] = []
     for group in comparison.groups:
-        line: list[Any] = [*(group.options[name] for name in options), group.variant, len(group.runs)]
+        values = group.task_options | group.options
+        line: list[Any] = [*(values[name] for name in options), *(group.settings.get(name, "") for name in choices)]
+        line += [group.variant, len(group.runs)]
         line += [sum(run.status == "completed" for run in group.runs), int(group.on_front)]
         for column in columns:
             spread = group.spread(column.of)
             line += ["", "", ""] if spread is None else [spread.mean, spread.low, spread.high]
         lines.append(line)
     figures = [f"{column.head}{what}" for column in columns for what in ("", ", lowest", ", highest")]
-    return _csv([*options, "variant", "runs", "completed", "on Pareto front", *figures], lines)
+    settings = [f"settings of {name}" for name in choices]
+    return _csv([*options, *settings, "variant", "runs", "completed", "on Pareto front", *figures], lines)
 
 
 def table_as_csv(table: Table) -> str:
@@ -166,6 +197,12 @@ def print_table(table: Table, console: Console | None = None) -> None:
     for row in table.rows:
         grid.add_row(*("\n".join(filter(None, (cell.text, cell.note))) for cell in row))
     console.print(grid, markup=False)
+
+
+def _options(comparison: Comparison) -> list[str]:
+    """The names of what sets groups apart, those of the task first."""
+    first = comparison.groups[0]
+    return [*first.task_options, *first.options]
 
 
 def status_of(group: Group) -> str:

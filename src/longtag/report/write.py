@@ -51,7 +51,9 @@ def write_document(document: Document, folder: Path) -> dict[str, bytes]:
 
 def _as_markdown(document: Document) -> str:
     facts = "".join(f"- {name}: {value}\n" for name, value in document.facts.items())
-    parts = [f"# {document.title}\n\n{document.lead}\n\n{facts}", as_markdown(document.table)]
+    parts = [f"# {document.title}\n\n{document.lead}\n\n{facts}"]
+    parts += [f"{document.by_task.caption}\n\n{as_markdown(document.by_task)}"] if document.by_task else []
+    parts += [as_markdown(document.table)]
     if document.problems:
         parts.append(f"{document.problems.caption}\n\n{as_markdown(document.problems)}")
     for section in document.sections:

@@ -47,6 +47,7 @@ def write_run(
     tokens: int = 20_000,
     distances: Sequence[int] = (),
     evaluated: bool = True,
+    track: str | None = None,
 ) -> Path:
     """A run of so many steps; without a status there is no summary, as while a run goes on."""
     quality, memory, speed = figures or FIGURES[pattern]
@@ -57,6 +58,7 @@ def write_run(
         "tokens": tokens,
         "seed": seed,
         "monitor": "val/f1_macro",
+        "data": {"track": track},
     }
     written = [f"pattern={pattern}", f"seed={seed}", *overrides]
     for item in overrides:

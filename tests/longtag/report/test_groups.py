@@ -69,6 +69,35 @@ def test_options_of_the_data_make_tasks_and_the_others_variants(tmp_path):
     ]
 
 
+def test_experiments_with_data_of_their_own_are_tasks_and_others_are_variants(tmp_path):
+    for experiment, track in (("near", "coarse"), ("far", "replichore")):
+        fake.write_run(tmp_path / "own" / experiment, overrides=[f"experiment={experiment}"], track=track)
+        fake.write_run(tmp_path / "shared" / experiment, overrides=[f"experiment={experiment}"], track="coarse")
+    own, shared = (compare(read([tmp_path / name])) for name in ("own", "shared"))
+    assert (own.tasks, own.variants) == (["far", "near"], ["window"])
+    assert (shared.tasks, shared.variants) == ([""], ["far", "near"])
+
+
+def test_what_goes_with_a_pattern_is_told_as_its_settings_and_not_in_its_name(tmp_path):
+    far = ["pattern.window=2", "pattern.dilations=[1,9,81,729]"]
+    fake.write_run(tmp_path / "0", pattern="dilated", overrides=far)
+    fake.write_run(tmp_path / "1", pattern="longformer", overrides=["pattern.num_global=2"])
+    told = [(group.variant, group.pattern, group.settings) for group in compare(read([tmp_path])).groups]
+    assert told == [
+        ("dilated", "dilated", {"pattern": "window=2, dilations=[1,9,81,729]"}),
+        ("longformer", "longformer", {"pattern": "num_global=2"}),
+    ]
+
+
+def test_a_setting_in_which_runs_with_the_same_pattern_differ_is_part_of_the_name(tmp_path):
+    for size in (16, 64):
+        fake.write_run(tmp_path / f"{size}", pattern="window", overrides=[f"pattern.window={size}"])
+    fake.write_run(tmp_path / "random", pattern="random", overrides=["pattern.keys_per_query=16"])
+    groups = compare(read([tmp_path])).groups
+    assert [group.variant for group in groups] == ["window, window=16", "window, window=64", "random"]
+    assert [group.settings for group in groups] == [{}, {}, {"pattern": "keys_per_query=16"}]
+
+
 def test_variants_whose_long_values_are_shortened_alike_keep_names_of_their_own(tmp_path):
     for number in range(2):
         fake.write_run(tmp_path / f"run {number}", overrides=[f"pattern.path=/a/long/path/{number}/to/a/table.npy"])

@@ -15,6 +15,7 @@ from longtag.report.tables import (
     print_table,
     runs_table,
     scores_table,
+    tasks_table,
     unfinished_table,
 )
 
@@ -92,3 +93,27 @@ def test_what_is_piped_is_plain_and_not_cut(sweep):
     assert "window" in printed
     assert "…" not in printed
     assert printed.replace("\N{NO-BREAK SPACE}", " ").isascii()
+
+
+def test_tasks_stand_side_by_side_with_the_settings_of_each_pattern_below_its_name(tmp_path):
+    figures = {"near": (0.9, 2.0, 100e3), "far": (0.6, 4.0, 300e3)}
+    for task, values in figures.items():
+        for pattern in ("window", "random"):
+            given = [f"data.track={task}", *(["pattern.window=64"] if pattern == "window" else [])]
+            fake.write_run(tmp_path / f"{task} {pattern}", pattern=pattern, overrides=given, figures=values)
+    comparison = compare(read([tmp_path]))
+    table = tasks_table(comparison)
+    assert table is not None
+    assert table.heads == ["pattern", "track=far", "track=near", "peak memory, GiB", "tokens/s"]
+    rows = {row[0].line: row for row in table.rows}
+    assert list(rows) == ["random", "window (window=64)"]
+    (far,) = (run for run in comparison.runs if run.name == "far window")
+    assert rows["window (window=64)"][1].value == far.summary["test/f1_macro"]
+    memory = rows["random"][3]
+    assert isinstance(memory.value, float)
+    assert 2.9 < memory.value < 3.1
+    assert " to 4.0" in memory.note
+
+
+def test_one_task_needs_no_table_of_tasks(sweep):
+    assert tasks_table(compare(read([sweep]))) is None

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from longtag.report.figures.memory import PARTS, name_of_memory, name_of_part
 from longtag.report.figures.picture import Picture
-from longtag.report.groups import Group, Spread, is_of, is_of_data, told
+from longtag.report.groups import Group, Spread, group_of, told
 from longtag.report.style import COLOURS, MUTED, SPLIT_COLOURS, legend, new_figure, scale, three_digits
 
 BAR = 0.72
@@ -78,8 +78,8 @@ def memory_presets(groups: Sequence[Group]) -> Picture | None:
 def _blocks(groups: Sequence[Group]) -> list[_Block]:
     alike: dict[tuple[tuple[str, str], ...], list[Group]] = {}
     for group in groups:
-        if any(is_of(name, "memory") for name in group.options):
-            others = [(n, v) for n, v in group.options.items() if not is_of(n, "memory") and not is_of_data(n)]
+        if any(group_of(name) == "memory" for name in group.options):
+            others = [(n, v) for n, v in group.options.items() if group_of(n) != "memory"]
             alike.setdefault(tuple(others), []).append(group)
     blocks, place = [], 0
     for others, members in alike.items():
@@ -94,7 +94,7 @@ def _blocks(groups: Sequence[Group]) -> list[_Block]:
 
 
 def _row(group: Group, memory: Spread, place: int) -> _Row:
-    name = told({name: value for name, value in group.options.items() if is_of(name, "memory")})
+    name = told({name: value for name, value in group.options.items() if group_of(name) == "memory"})
     parts = {key: part.mean for key in PARTS if (part := group.spread(lambda run, key=key: run.at_peak(key)))}
     return _Row(name, place, memory, group.spread(lambda run: run.step_ms), parts)
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from longtag.report.figures.memory import name_of_memory
 from longtag.report.figures.picture import Picture
-from longtag.report.groups import Group, Spread, is_of_data, told
+from longtag.report.groups import Group, Spread, told
 from longtag.report.runs import Run
 from longtag.report.style import MUTED, Look, legend, looks, new_figure, number, scale
 
@@ -73,7 +73,7 @@ def lines_over_tokens(groups: Sequence[Group]) -> dict[str, list[Group]]:
     alike: dict[tuple[tuple[str, str], ...], list[Group]] = {}
     for group in groups:
         if TOKENS in group.options:
-            others = [(name, value) for name, value in group.options.items() if name != TOKENS and not is_of_data(name)]
+            others = [(name, value) for name, value in group.options.items() if name != TOKENS]
             alike.setdefault(tuple(others), []).append(group)
     names = [told(dict(others)) or members[0].pattern for others, members in alike.items()]
     # Long values that differ in their middle alone.
