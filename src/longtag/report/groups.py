@@ -176,7 +176,7 @@ def _sets_task(name: str, runs: Sequence[Run]) -> bool:
     for run in runs:
         if DATA in run.config:
             data_of.setdefault(run.option(name), set()).add(OmegaConf.to_yaml(run.config[DATA]))
-    return sum(map(len, data_of.values())) == len(set[str]().union(*data_of.values()))
+    return sum(map(len, data_of.values())) == len(set().union(*data_of.values()))
 
 
 def _group(of_task: Sequence[str], others: Sequence[str], told_by: Mapping[str, str], runs: Sequence[Run]) -> Group:

@@ -64,6 +64,21 @@ def test_a_page_of_twelve_runs_needs_nothing_else_and_is_small(tmp_path):
     assert "![Learning curves](figures/learning_curves.png)" in (tmp_path / "report.md").read_text()
 
 
+def test_experiments_on_data_of_their_own_have_a_section_each_and_one_table_of_both(tmp_path):
+    for experiment, track in (("near", "coarse"), ("far", "replichore")):
+        for pattern in ("window", "random"):
+            given, distances = [f"experiment={experiment}"], [4, 64] if experiment == "far" else []
+            folder = tmp_path / f"{experiment} {pattern}"
+            fake.write_run(folder, pattern=pattern, overrides=given, track=track, distances=distances, tokens=2000)
+    found = parsed(write_report(tmp_path))
+    drawn = {"trade_off", "learning_curves", "f1_by_class", "memory_per_step"}
+    each = {f"{name}-{experiment}" for name in drawn for experiment in ("near", "far")}
+    assert found.ids == {"tasks", "comparison", "runs", "patterns", "accuracy_by_distance-far", *each}
+    text = (tmp_path / "report.md").read_text()
+    assert "4 runs: 2 variants, 2 tasks, 1 seed" in text
+    assert text.index("| pattern | far | near |") < text.index("| experiment | pattern |")
+
+
 def test_a_page_of_one_run_shows_its_test_and_the_timeline_of_its_memory(tmp_path):
     folder = fake.write_run(tmp_path / "mine", tokens=5000)
     (folder / "figures" / "memory_step_3.png").write_bytes(b"a picture")
