@@ -1,5 +1,6 @@
 """Options that belong together, beside those that vary by themselves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from longtag.errors import UsageError
+from longtag.sweep.other_launcher import KeepsRecord
 from longtag.sweep.plan import compose_job
 from longtag.sweep.variants import variants_to_run
 
@@ -82,15 +84,20 @@ def test_a_variant_that_cannot_be_read_is_a_job_that_is_refused(sweep):
         compose_job(context.config_loader, config, bad)
 
 
-def test_batches_are_filled_with_variants_too(sweep, monkeypatch, tmp_path):
+class Counting(KeepsRecord):
+    """Launches nothing, and keeps the number of the first job of each batch and how many there are."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> None:
+        self.batches.append((initial_job_idx, len(job_overrides)))
+
+
+def test_batches_are_filled_with_variants_too(sweep, tmp_path):
     context, config = sweep
-    batches = []
-    monkeypatch.setattr(
-        "hydra_plugins.longtag_combinations.launch_recorded",
-        lambda launcher, folder, batch, first: batches.append((first, len(batch))),
-    )
-    made = sweeper(max_batch_size=3, params={"seed": "0,1"})
-    made.config, made.hydra_context, made.launcher = config, context, object()
+    made, launcher = sweeper(max_batch_size=3, params={"seed": "0,1"}), Counting()
+    made.config, made.hydra_context, made.launcher = config, context, launcher
     made.sweep([])
-    assert batches == [(0, 3), (3, 1)]
+    assert launcher.batches == [(0, 3), (3, 1)]
     assert (tmp_path / "sweep/multirun.yaml").is_file()
