@@ -1,34 +1,15 @@
-"""Attention a group of heads at a time, so that q, k and v of all heads never exist at once.
+"""Layouts of groups of heads, which go through attention one after the other.
 
 Legend: h heads, g heads of a group.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import Tensor
-
 from longtag.errors import UsageError
-from longtag.memory.checkpointing import recomputed
 from sparse_attention import BlockSparse, IndexList, Layout, PerHead
 
 _GROUPS: WeakKeyDictionary[Layout, dict[tuple[int, int], list[Layout]]] = WeakKeyDictionary()
 """What was cut already: all layers and steps share the lists that backward builds for a group."""
-
-
-def sum_of_groups(function: Callable[..., Tensor], x: Tensor, groups: Iterable[tuple[Any, ...]]) -> Tensor:
-    """The sum of `function(x, *group)` over the groups, each of which is run again in backward.
-
-    The function draws no random numbers. Its results are added up in place, in their own dtype.
-    """
-    total: Tensor | None = None
-    for group in groups:
-        part = recomputed(function, x, *group, draws=False)
-        total = part if total is None else total.add_(part)
-        del part
-    assert total is not None
-    return total
 
 
 def layouts_of_groups(layout: Layout, num_heads: int, group: int) -> list[Layout]:

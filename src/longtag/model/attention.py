@@ -5,18 +5,19 @@ Legend: b batch, n tokens, h heads, d head_dim, m = h * d width of the model.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longtag.errors import UsageError
 from longtag.fused import project_beside
 from longtag.memory import Levers
-from longtag.memory.head_groups import layouts_of_groups, sum_of_groups
+from longtag.memory.head_groups import layouts_of_groups
 from longtag.memory.offload import kept, previous_comes_behind
 from longtag.memory.selective import made_again
 from longtag.memory.tiles import by_tiles
+from longtag.model.grouped_attention import Groups, Projections, attention_by_groups
 from longtag.model.rotary import Rotation, rotate_queries_and_keys
 from sparse_attention import Layout, sparse_self_attention
 
@@ -49,7 +50,7 @@ class SparseSelfAttention(nn.Module):
     def attend_beside(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None) -> tuple[Tensor, Tensor]:
         """What `attend` gives, and x for whoever else reads it: both gradients of x then meet inside of a product."""
         if self.levers.tile_heads is not None:
-            return self.attend(x_bnm, layout, rotation), x_bnm
+            return self._attend_by_groups(x_bnm, layout, rotation, None, self.levers.tile_heads)
         same = x_bnm
 
         def project(rows: Tensor) -> Tensor:
@@ -61,14 +62,14 @@ class SparseSelfAttention(nn.Module):
         return attended, same.view(x_bnm.shape)
 
     def attend(
-        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None, norm: Rows | None = None
+        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None, norm: nn.LayerNorm | None = None
     ) -> Tensor:
         """What `finish`, which is local to a token, makes the result of: (b, n, m) -> (b, n, m).
 
         norm: what x goes through first.
         """
         if self.levers.tile_heads is not None:
-            return self._attend_by_groups(x_bnm, layout, rotation, norm, self.levers.tile_heads)
+            return self._attend_by_groups(x_bnm, layout, rotation, norm, self.levers.tile_heads)[0]
         return self._attend(x_bnm, layout, rotation, self._behind(norm, self.qkv), self.num_heads)
 
     def finish(self, attended: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class SparseSelfAttention(nn.Module):
             out_bhnd = sparse_self_attention(projected.view(shape_bn3hd), layout, implementation=self.implementation)
         return out_bhnd.transpose(1, 2).flatten(2)
 
-    def _behind(self, norm: Rows | None, project: Rows) -> Rows:
+    def _behind(self, norm: nn.LayerNorm | None, project: Rows) -> Rows:
         """`project` of normed rows. They are kept for backward, or what autocast makes of them, unless a lever acts."""
 
         def norm_and_project(rows: Tensor) -> Tensor:
@@ -109,38 +110,23 @@ class SparseSelfAttention(nn.Module):
         return recompute if self.levers.recomputes_rows else norm_and_project
 
     def _attend_by_groups(
-        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None, norm: Rows | None, group: int
-    ) -> Tensor:
-        """The output projection of each group's heads, summed."""
-
-        def attend(
-            x_bnm: Tensor,
-            part: Layout,
-            weight_3gdm: Tensor,
-            bias_3gd: Tensor,
-            out_weight: Tensor,
-            out_bias: Tensor | None,
-        ) -> Tensor:
-            def project(rows: Tensor) -> Tensor:
-                # Copied here, so that no copy is held for backward.
-                return F.linear(rows, weight_3gdm.flatten(0, 2), bias_3gd.flatten())
-
-            heads = self._attend(x_bnm, part, rotation, self._behind(norm, project), weight_3gdm.shape[1])
-            # Of a matrix, because the sum changes the first result in place, which a view would make dear.
-            return F.linear(heads.flatten(0, 1), out_weight, out_bias)
-
-        layouts = layouts_of_groups(layout, self.num_heads, group)
-        by_head = (3, self.num_heads, self.head_dim)
-        # Split, because the backward of a slice would fill a whole gradient for each group.
-        weights = self.qkv.weight.unflatten(0, by_head).split(group, dim=1)
-        biases = self.qkv.bias.unflatten(0, by_head).split(group, dim=1)
-        out_weights = self.output.weight.split(group * self.head_dim, dim=1)
-        out_biases = (self.output.bias, *[None] * (len(layouts) - 1))
-        groups = zip(layouts, weights, biases, out_weights, out_biases, strict=True)
-        attended = sum_of_groups(attend, x_bnm, groups)
+        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None, norm: nn.LayerNorm | None, group: int
+    ) -> tuple[Tensor, Tensor]:
+        """The output projection of each group's heads, summed, and x for whoever else reads it."""
+        groups = Groups(
+            layouts=layouts_of_groups(layout, self.num_heads, group),
+            group=group,
+            num_heads=self.num_heads,
+            attend=partial(sparse_self_attention, implementation=self.implementation),
+            rotation=rotation,
+            norm=norm,
+            tile=self.levers.tile_tokens,
+        )
+        projections = Projections(self.qkv.weight, self.qkv.bias, self.output.weight, self.output.bias)
+        attended, same = attention_by_groups(x_bnm, projections, groups)
         # Behind this lie the tiles of everything else, where memory is at its highest.
         previous_comes_behind(attended)
-        return attended.view(x_bnm.shape)
+        return attended, same
 
 
 def _is_cast(x: Tensor) -> bool:

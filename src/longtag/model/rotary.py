@@ -36,6 +36,11 @@ def rotation(num_tokens: int, head_dim: int, device: torch.device) -> Rotation:
     return Rotation(torch.cat((cos, cos), -1)[:, None, None], torch.cat((-sin, sin), -1)[:, None, None])
 
 
+def rotate(qkv_bn3hd: Tensor, turn: Rotation, *, back: bool = False) -> None:
+    """Turn q and k of a contiguous (b, n, 3, h, d) in place, unseen by autograd. back: the other way."""
+    _rotate(qkv_bn3hd, turn.cos, turn.sin, back=back)
+
+
 def rotate_queries_and_keys(
     projected: Tensor, shape_bn3hd: tuple[int, ...], turn: Rotation, *, owns_gradient: bool = False
 ) -> Tensor:

@@ -75,7 +75,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def keep_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same operations in the same order, so with the same random draws, but nothing is run a second time."""
-    for module in ("checkpointing", "tiles", "head_groups"):
+    for module in ("checkpointing", "tiles"):
         monkeypatch.setattr(f"longtag.memory.{module}.recomputed", lambda function, *args, draws: function(*args))
 
 

@@ -47,7 +47,7 @@ def blocks_of(classifier: TokenClassifier) -> list[Any]:
 
 
 def test_a_compiled_block_that_is_recomputed_has_the_gradients_of_eager_mode():
-    classifier, expected = model(Levers(checkpoint="blocks", tile_heads=1))
+    classifier, expected = model(Levers(checkpoint="blocks"))
     for block in blocks_of(classifier):
         block.forward = compiled(block.forward)
     assert_equal_to(expected, cost_and_gradients(classifier, num_tokens=12))
@@ -61,8 +61,12 @@ def test_a_compiled_encoder_that_recomputes_its_blocks_has_the_gradients_of_eage
 
 @pytest.mark.parametrize(
     "levers",
-    [Levers(checkpoint="selective"), Levers(checkpoint="blocks", tile_tokens=5, tile_heads=1)],
-    ids=["selective", "lean"],
+    [
+        Levers(checkpoint="selective"),
+        Levers(checkpoint="blocks", tile_heads=1),
+        Levers(checkpoint="blocks", tile_tokens=5, tile_heads=1),
+    ],
+    ids=["selective", "heads", "lean"],
 )
 def test_what_tiles_and_selective_recomputation_run_can_be_compiled(levers):
     # Not the loop over tiles, nor the hooks that find q, k and v again: these stay outside of a graph.

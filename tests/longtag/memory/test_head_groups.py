@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from longtag.errors import UsageError
-from longtag.memory.head_groups import layouts_of_groups, sum_of_groups
-from longtag.memory.live_bytes import LiveBytes
+from longtag.memory.head_groups import layouts_of_groups
 from sparse_attention import Dense, IndexList, Layout, PerHead, patterns
 
 from .conftest import per_head_layouts
@@ -61,23 +60,3 @@ def test_a_layout_of_an_unknown_kind_is_refused():
     layout: Layout = Own(9)
     with pytest.raises(UsageError, match=r"memory.tile_heads: heads 0 to 1 .* Own; give memory.tile_heads=null"):
         layouts_of_groups(layout, 4, 2)
-
-
-def test_the_sum_has_the_gradients_of_a_plain_one_and_holds_one_group_at_a_time():
-    x = torch.randn(256, 4, requires_grad=True)
-    weights = torch.randn(8, 4, 64, requires_grad=True)
-
-    def function(x, weight):
-        return ((x @ weight).sin() @ weight.mT).relu()
-
-    plain = torch.stack([function(x, weight) for weight in weights.unbind()]).sum(0)
-    expected = torch.autograd.grad(plain.square().sum(), (x, weights))
-    del plain
-    with LiveBytes() as live:
-        out = sum_of_groups(function, x, [(weight,) for weight in weights.unbind()])
-        kept = live.now
-        found = torch.autograd.grad(out.square().sum(), (x, weights))
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    assert kept <= 2 * x.nbytes
-    assert live.peak < 8 * 256 * 64 * 4

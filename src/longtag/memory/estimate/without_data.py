@@ -111,7 +111,8 @@ def _masked_product(a: Tensor, b: Tensor, mask: Tensor, factor: float) -> tuple[
 
 def _why_not_fused(x: Tensor) -> str | None:
     """Why the fused kernels could not take x on a GPU. Without data they launch nothing."""
-    return why_not(torch.empty(x.shape, dtype=x.dtype, device="meta"))
+    # Of no rows, so that it counts for nothing.
+    return why_not(torch.empty((0, x.shape[-1]), dtype=x.dtype, device="meta"))
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
