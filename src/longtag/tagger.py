@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -41,6 +42,8 @@ class Tagger(LogsNumbers):
         self.mean_over_step = MeanOverStep()
         self.gradient_norm: Tensor | None = None
         """Of the last optimizer step, before clipping, on the device; None where there was no gradient left."""
+        self.last_loss = torch.zeros(())
+        """Of the last batch, on the device."""
 
     def cost_and_weight(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the labelled tokens of a batch cost in all, and what to divide it by for their mean; two scalars."""
@@ -54,6 +57,7 @@ class Tagger(LogsNumbers):
         labels = batch["labels"]
         cost, weight = self.cost_and_weight(batch)
         loss = mean(cost, weight)
+        self.last_loss = loss.detach()
         self.log("train/loss", loss, batch_size=labels.shape[0])
         if self._batches_of_a_step == 1:
             return loss
