@@ -9,6 +9,7 @@ predicts what docs/training.csv has measured.
 """
 
 import argparse
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -128,6 +129,8 @@ def measure(what: Subject) -> int:
 def row_of(name: str, what: Subject, *, predict_only: bool) -> Row:
     if predict_only:
         return _compared(name, what, float("nan"))
+    # Hooks that step parameters inside of backward hold the model before in cycles.
+    gc.collect()
     torch.cuda.empty_cache()
     return _compared(name, what, measure(what) / GIB)
 

@@ -159,7 +159,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(tiny, tmp_path):
 
 def test_levers_that_contradict_each_other_are_refused(tiny, tmp_path):
     refused(tmp_path, tiny("memory.checkpoint_every=2"), "memory.checkpoint_every=2: .* give memory.checkpoint=blocks")
-    refused(tmp_path, tiny("memory=lean", "memory.checkpoint=selective"), "memory.tile_heads=4: .*memory.checkpoint")
+    refused(tmp_path, tiny("memory=lean", "memory.checkpoint=selective"), "memory.tile_heads=3: .*memory.checkpoint")
 
 
 @pytest.mark.parametrize(
