@@ -1,8 +1,10 @@
 """Weights & Biases: offline unless the user is logged in; a folder that is resumed continues its run."""
 
+import math
 import netrc
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,12 +23,14 @@ Mode = Literal["auto", "online", "offline"]
 STEP = "trainer/global_step"
 TOKENS = "throughput/tokens_seen"
 OVER_TOKENS = ("train/", "val/")
+LONGEST_PAUSE_S = 1.0
 QUIET = wandb.Settings(silent=True, console="off")
 
 
 class BackgroundWandbLogger(WandbLogger):
     """Lightning's logger, with a thread of its own: handing a step to W&B takes a millisecond, which the device would
-    idle through.
+    idle through. The thread waits for half of a step: by then the host has given the device the next one and waits for
+    it. Before, it would take the interpreter from what the device waits for.
 
     W&B's step is the optimizer step, so that what is logged of one step is one row, and a run that goes on offline adds
     rows behind those that there are. Charts of training and validation are drawn over the tokens seen, so that runs
@@ -37,13 +41,16 @@ class BackgroundWandbLogger(WandbLogger):
         super().__init__(**options)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wandb")
         self._last_row: Future[None] | None = None
+        self._last_time = math.inf
         self._names: set[str] = set()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._last_row is not None and self._last_row.done():
             self._last_row.result()  # raises what the thread has raised
-        self._last_row = self._thread.submit(self._send, dict(metrics), step)
+        now = time.perf_counter()
+        pause, self._last_time = min(max(0.0, (now - self._last_time) / 2), LONGEST_PAUSE_S), now
+        self._last_row = self._thread.submit(self._send, dict(metrics), step, now + pause)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -51,7 +58,8 @@ class BackgroundWandbLogger(WandbLogger):
             self._last_row.result()
         super().finalize(status)
 
-    def _send(self, metrics: dict[str, Any], step: int | None) -> None:
+    def _send(self, metrics: dict[str, Any], step: int | None, not_before: float) -> None:
+        time.sleep(max(0.0, not_before - time.perf_counter()))
         run = self.experiment
         new = metrics.keys() - self._names
         self._names |= new

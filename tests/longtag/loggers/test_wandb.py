@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,6 +104,22 @@ def test_what_fails_in_the_thread_reaches_the_run(tmp_path, monkeypatch):
     logger.log_metrics({"a": 1.0}, step=0)
     with pytest.raises(OSError, match="no space"):
         logger.finalize("success")
+
+
+def test_a_row_waits_for_half_of_a_step_in_the_thread(tmp_path, monkeypatch):
+    logger = wandb_logger(folder=tmp_path, run_id="abc", mode="offline")
+    sent = []
+    run = SimpleNamespace(log=lambda row, step: sent.append((step, time.perf_counter())), finish=lambda *args: None)
+    monkeypatch.setattr(type(logger), "experiment", run)
+    logged = []
+    for step in range(3):
+        logged.append(time.perf_counter())
+        logger.log_metrics({"train/loss": 1.0}, step)
+        time.sleep(0.2)
+    assert [step for step, _ in sent] == [0, 1, 2]
+    waited = [there - given for (_, there), given in zip(sent, logged, strict=True)]
+    assert waited[0] < 0.05
+    assert all(0.1 <= seconds < 0.18 for seconds in waited[1:])
 
 
 def test_online_without_credentials_is_refused_where_nobody_can_be_asked(logged_out, tmp_path, monkeypatch):
