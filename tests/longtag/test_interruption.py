@@ -24,6 +24,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         # What a shell runs in the background ignores Ctrl-C, and so would whatever is started from there.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,
     )
 
 
@@ -63,6 +64,17 @@ def test_an_interrupted_run_saves_and_can_go_on(tmp_path, number, code):
     assert goes_on.returncode == 0, output
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-2])
     assert last["step"] == steps + 1
+
+
+def test_ctrl_c_that_reaches_the_workers_too_lets_the_running_step_end(tmp_path):
+    folder = tmp_path / "run"
+    process = start_tiny(folder, "trainer.max_steps=100000", "trainer.val_check_interval=100000", "crops.num_workers=2")
+    wait_for(lambda: has_lines(folder / "metrics.jsonl"), process)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert (folder / "checkpoints/last.ckpt").is_file()
 
 
 def test_a_run_interrupted_before_its_first_step_leaves_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """Batches of crops for Lightning: an endless resumable stream for training, tiles for validation and test."""
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ class CropDataModule(lightning.LightningDataModule):
         self._workers: dict[str, Any] = {
             "num_workers": num_workers,
             "persistent_workers": num_workers > 0,
+            "worker_init_fn": _leave_ctrl_c_to_the_run,
             "pin_memory": torch.cuda.is_available() if pin_memory is None else pin_memory,
             # Its own, so that a validation more or less does not change the dropout of the steps that follow.
             "generator": torch.Generator().manual_seed(seed),
@@ -127,6 +129,11 @@ class CropDataModule(lightning.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _leave_ctrl_c_to_the_run(worker: int) -> None:
+    """A terminal sends Ctrl-C to all processes, and the run needs its workers to finish the running step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate_crops(crops: Sequence[Crop]) -> Batch:
