@@ -89,8 +89,10 @@ def recorded() -> Iterator[Row]:
     """This project's rows of docs/training.csv."""
     for row in rows.read(ROOT / "docs" / "training.csv", training.Row):
         if (ROOT / "conf" / "memory" / f"{row.model}.yaml").exists():
-            options = dict(option.removeprefix("model.").split("=") for option in row.options.split())
-            what = subject(f"memory={row.model}", row.tokens)
+            given = row.options.split()
+            levers = [option for option in given if option.startswith("memory.")]
+            options = dict(option.removeprefix("model.").split("=") for option in given if option not in levers)
+            what = subject(" ".join([f"memory={row.model}", *levers]), row.tokens)
             build = partial(
                 what.build_model,
                 position=options.get("position", "none"),

@@ -6,6 +6,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
+LEFT_FACTOR = {
+    torch.ops.aten.mm: 0,
+    torch.ops.aten.bmm: 0,
+    torch.ops.aten.addmm: 1,
+    torch.ops.aten.addmm_: 1,
+}
+"""Which argument of a product is its left factor."""
+
+
 class MatrixProducts(TorchDispatchMode):
     """Inside ``with MatrixProducts() as products``, adds up the multiplications in `products.count`.
 
@@ -18,7 +27,6 @@ class MatrixProducts(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm):
-            left = args[1] if func.overloadpacket is torch.ops.aten.addmm else args[0]
-            self.count += out.numel() * left.shape[-1]
+        if func.overloadpacket in LEFT_FACTOR:
+            self.count += out.numel() * args[LEFT_FACTOR[func.overloadpacket]].shape[-1]
         return out

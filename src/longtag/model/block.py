@@ -68,7 +68,10 @@ class Block(nn.Module):
         """(batch, N, d_model) -> (batch, N, d_model)."""
         if self.fused and why_not(x) is None:
             return self._forward_fused(x, layout, rotation)
-        attended = self.attention.attend(x, layout, rotation, self.norm1 if self.norm_first else None)
+        if self.levers.tile_heads is not None and not self.norm_first:
+            attended, x = self.attention.attend_beside(x, layout, rotation)
+        else:
+            attended = self.attention.attend(x, layout, rotation, self.norm1 if self.norm_first else None)
         if not self.levers.recomputes_rows:
             return self._behind_attention(x, attended)
         draws = self.training and self.dropout.p > 0

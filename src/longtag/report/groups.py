@@ -110,7 +110,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     of_task = [name for name in names if name not in told_by and _sets_task(name, runs)]
     members: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        members.setdefault(tuple(run.option(name) for name in names), []).append(run)
+        members.setdefault(tuple(run.option(name) for name in names if name not in told_by), []).append(run)
     others = [name for name in names if name not in told_by and name not in of_task]
     groups = [_group(of_task, others, told_by, alike) for alike in members.values()]
     # Long values that differ in their middle alone.
@@ -145,7 +145,7 @@ def in_words(key: str) -> str:
 
 def _names_that_vary(runs: Sequence[Run]) -> list[str]:
     names = dict.fromkeys(name for run in runs for name in run.overrides if not _is_left_out(name))
-    return [name for name in names if len({run.option(name) for run in runs}) > 1]
+    return [name for name in names if len({run.option(name) for run in runs if run.knows(name)}) > 1]
 
 
 def _is_left_out(name: str) -> bool:
@@ -164,7 +164,8 @@ def _choice_that_tells(name: str, names: Sequence[str], runs: Sequence[Run]) -> 
         return None
     values: dict[str, set[str]] = {}
     for run in runs:
-        values.setdefault(run.option(choice), set()).add(run.option(name))
+        if run.knows(name):
+            values.setdefault(run.option(choice), set()).add(run.option(name))
     return choice if all(len(found) == 1 for found in values.values()) else None
 
 

@@ -74,6 +74,10 @@ class Run:
             return ""
         return "" if value is None else str(value)
 
+    def knows(self, name: str) -> bool:
+        """Whether `option` can say it: of a job that was never started only what was given is known."""
+        return bool(self.config) or name in self.overrides
+
     @property
     def command(self) -> str:
         """The options as they were given."""

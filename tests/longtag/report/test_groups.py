@@ -2,6 +2,7 @@
 
 import pytest
 
+from longtag.report.document import report_of_runs
 from longtag.report.groups import Spread, compare
 from longtag.report.pareto import Point, dominates
 from longtag.report.runs import read
@@ -87,6 +88,22 @@ def test_what_goes_with_a_pattern_is_told_as_its_settings_and_not_in_its_name(tm
         ("dilated", "dilated", {"pattern": "window=2, dilations=[1,9,81,729]"}),
         ("longformer", "longformer", {"pattern": "num_global=2"}),
     ]
+
+
+def test_a_job_that_was_never_started_joins_the_runs_with_what_it_was_given(tmp_path):
+    jobs = []
+    for number, (pattern, more) in enumerate([("bigbird", []), ("longformer", ["pattern.num_global=2"])]):
+        fake.write_run(tmp_path / f"{number}", pattern=pattern, overrides=more)
+        jobs.append(fake.job(number, [f"pattern={pattern}", *more]))
+    jobs += [fake.job(2, ["pattern=bigbird"], "pending"), fake.job(3, ["pattern=window"], "pending")]
+    fake.write_jobs(tmp_path, jobs)
+    document = report_of_runs(runs := read([tmp_path]), "reach")
+    assert [(group.variant, len(group.runs)) for group in compare(runs).groups] == [
+        ("bigbird", 2),
+        ("longformer", 1),
+        ("window", 1),
+    ]
+    assert document.lead == "4 runs: 3 variants, 1 seed"
 
 
 def test_a_setting_in_which_runs_with_the_same_pattern_differ_is_part_of_the_name(tmp_path):
