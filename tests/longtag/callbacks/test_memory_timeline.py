@@ -142,7 +142,8 @@ def test_on_a_gpu_the_curve_is_the_allocators_and_its_snapshot_lies_beside(tiny,
     line = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert timeline.peak / 2**30 == pytest.approx(line["memory/peak_allocated_gib"], rel=0.05)
     snapshot = pickle.loads((tmp_path / "run/figures/memory_step_3.pickle").read_bytes())
-    assert any(entry["frames"] for entry in snapshot["device_traces"][0] if entry["action"] == "alloc")
+    # Not those of the steps before, which are kept without.
+    assert any(entry.get("frames") for entry in snapshot["device_traces"][0] if entry["action"] == "alloc")
 
 
 @pytest.mark.gpu
