@@ -188,8 +188,8 @@ class _Run:
 
     def _backward_of_attention(self, part: _Part, d_out: Tensor, d_out_weight: Tensor) -> Tensor:
         """Fill the gradient of the group's share of the output's weight, and return that of q, k and v, (r, 3 g d)."""
+        qkv = self.qkv(part).requires_grad_()
         with torch.enable_grad():
-            qkv = self.qkv_leaf(part)
             out = self.groups.attend(qkv, part.layout)
         # The node alone: with the result held, that would stay until its gradient is there.
         edge = get_gradient_edge(out)
@@ -201,11 +201,6 @@ class _Run:
         if self.groups.rotation is not None:
             rotate(d_qkv, self.groups.rotation, back=True)
         return d_qkv.view(self.rows.shape[0], -1)
-
-    def qkv_leaf(self, part: _Part) -> Tensor:
-        with torch.no_grad():
-            qkv = self.qkv(part)
-        return qkv.requires_grad_()
 
     def _weight_gradient(self, d_qkv: Tensor) -> Tensor:
         """(3 g d, m)."""
@@ -220,30 +215,30 @@ class _Run:
 
     def _backward_of_norm(self, d_rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         d_x = d_rows if d_rows.dtype == self.rows.dtype else torch.empty_like(self.rows)
-        d_weight, d_bias = torch.zeros_like(self.norm_weight), torch.zeros_like(self.norm_bias)
+        # Leaves of their own, whether they learn or not.
+        weight, bias = (part.detach().requires_grad_() for part in (self.norm_weight, self.norm_bias))
+        d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         for rows in self._tiles():
+            x = self.rows[rows].detach().requires_grad_()
             with torch.enable_grad():
-                x = self.rows[rows].detach().requires_grad_()
-                normed = self._normed(x)
-            gradients = torch.autograd.grad(
-                normed, (x, self.norm_weight, self.norm_bias), d_rows[rows].to(normed.dtype)
-            )
+                normed = self._normed(x, weight, bias)
+            gradients = torch.autograd.grad(normed, (x, weight, bias), d_rows[rows].to(normed.dtype))
             d_x[rows] = gradients[0]
             d_weight += gradients[1]
             d_bias += gradients[2]
         return d_x, (d_weight, d_bias)
 
-    def _normed(self, rows: Tensor) -> Tensor:
+    def _normed(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         assert self.groups.norm is not None
-        norm = self.groups.norm
         with torch.autocast(rows.device.type, enabled=False):
             # In the dtype of its weights, as under autocast.
-            wide = rows.to(self.norm_weight.dtype)
-            return F.layer_norm(wide, norm.normalized_shape, self.norm_weight, self.norm_bias, norm.eps)
+            return F.layer_norm(rows.to(weight.dtype), weight.shape, weight, bias, self.groups.norm.eps)
 
     def _prepared(self, rows: Tensor) -> Tensor:
         """What the projection multiplies: normed where there is a norm, in the dtype of products."""
-        return (rows if self.groups.norm is None else self._normed(rows)).to(self.product)
+        if self.groups.norm is not None:
+            rows = self._normed(rows, self.norm_weight, self.norm_bias)
+        return rows.to(self.product)
 
     @property
     def _as_they_are(self) -> bool:

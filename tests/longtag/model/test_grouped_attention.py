@@ -101,6 +101,15 @@ def test_whoever_is_not_read_has_no_gradient(read):
         torch.testing.assert_close(x.grad, expected)
 
 
+def test_a_frozen_norm_passes_the_gradient_on():
+    weights, norm = projections(), nn.LayerNorm(WIDTH, dtype=torch.float64).requires_grad_(False)
+    x = torch.randn(BATCH, TOKENS, WIDTH, dtype=torch.float64, requires_grad=True)
+    attention_by_groups(x, weights, groups(2, norm=norm))[0].sum().backward()
+    assert norm.weight.grad is None
+    (expected,) = torch.autograd.grad(plain(x, weights, norm, None).sum(), x)
+    torch.testing.assert_close(x.grad, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_under_autocast_it_multiplies_in_few_bits_and_gives_gradients_in_the_dtype_of_each(dtype):
     weights = projections(torch.float32)
