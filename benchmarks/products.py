@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-
 LEFT_FACTOR = {
     torch.ops.aten.mm: 0,
     torch.ops.aten.bmm: 0,
