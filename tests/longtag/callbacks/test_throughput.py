@@ -17,6 +17,7 @@ class Module:
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
+        self.model = None
         self.logged = {}
 
     def log_dict(self, figures, **_):
@@ -78,7 +79,6 @@ def test_arithmetic_is_a_share_of_what_the_device_can_do(monkeypatch):
     monkeypatch.setattr("longtag.callbacks.throughput.peak_flops", lambda device, precision: 10**9)
     monkeypatch.setattr("longtag.callbacks.throughput.training_flops", lambda model, tokens: tokens * 10**5)
     monitor, module, trainer = ThroughputMonitor(), Module(), SimpleNamespace(world_size=1, precision="bf16-mixed")
-    module.model = None
     monitor.on_train_start(trainer, module)
     time.sleep(0.05)
     monitor.on_train_batch_end(trainer, module, None, {"labels": torch.zeros(2, 50)}, 0)
