@@ -9,6 +9,7 @@ import difflib
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ def multirun_first(arguments: list[str]) -> list[str]:
 
 def start(main: Callable[[], object], conf: Path) -> None:
     """Run a command that Hydra has wrapped, with readable errors, and -m wherever it stands."""
+    # Not the end at once, so that what was begun is cleared away.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.argv[1:] = multirun_first(sys.argv[1:])
     with readable_errors(conf):
         main()

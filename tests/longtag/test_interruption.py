@@ -77,7 +77,8 @@ def test_ctrl_c_that_reaches_the_workers_too_lets_the_running_step_end(tmp_path)
     assert (folder / "checkpoints/last.ckpt").is_file()
 
 
-def test_a_run_interrupted_before_its_first_step_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_interrupted_before_its_first_step_leaves_nothing(tmp_path, number, code):
     # A pipe that nobody writes to: the run waits in the middle of reading its data.
     os.mkfifo(tmp_path / "pipe.fasta")
     genome = (f"data.fasta={tmp_path}/pipe.fasta", f"data.gff={tmp_path}/genome.gff3")
@@ -86,9 +87,9 @@ def test_a_run_interrupted_before_its_first_step_leaves_nothing(tmp_path):
     assert (tmp_path / "outputs" / "run").is_dir()
     # Python sees a signal that comes just before a system call only when that returns, which this one never does.
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
     assert "Traceback" not in output
     assert not (tmp_path / "outputs" / "run").exists()
 

@@ -75,7 +75,9 @@ def test_what_a_nested_pattern_refuses_is_named_by_its_path(tiny):
 
 def test_lists_for_another_number_of_heads_are_refused(tiny, tmp_path):
     np.save(tmp_path / "table.npy", np.zeros((3, 64, 2), dtype=np.int32))
-    with pytest.raises(UsageError, match="pattern: it has lists for 3 heads, q has 2"):
+    with pytest.raises(
+        UsageError, match=r"pattern: it has lists for 3 heads, the model has 2; give model\.num_heads=3"
+    ):
         run_in_folder(tiny("pattern=file", f"pattern.path={tmp_path}/table.npy"))
 
 

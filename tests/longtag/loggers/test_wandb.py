@@ -118,8 +118,7 @@ def test_a_row_waits_for_half_of_a_step_in_the_thread(tmp_path, monkeypatch):
         time.sleep(0.2)
     assert [step for step, _ in sent] == [0, 1, 2]
     waited = [there - given for (_, there), given in zip(sent, logged, strict=True)]
-    assert waited[0] < 0.05
-    assert all(0.1 <= seconds < 0.18 for seconds in waited[1:])
+    assert waited[0] < 0.1 <= min(waited[1:])
 
 
 def test_online_without_credentials_is_refused_where_nobody_can_be_asked(logged_out, tmp_path, monkeypatch):

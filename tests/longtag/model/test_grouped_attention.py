@@ -123,7 +123,7 @@ def test_under_autocast_it_multiplies_in_few_bits_and_gives_gradients_in_the_dty
     found = torch.autograd.grad(out, leaves, d_out)
     assert [gradient.dtype for gradient in found] == [leaf.dtype for leaf in leaves]
     exact = plain(x.float(), weights, norm, None)
-    torch.testing.assert_close(out.float(), exact, rtol=0.05, atol=0.05)
+    assert (out.float() - exact).norm() < 0.02 * exact.norm()
     for ours, theirs in zip(found, torch.autograd.grad(exact, leaves, d_out.float()), strict=True):
         assert (ours.float() - theirs.float()).norm() < 0.02 * theirs.float().norm()
 
