@@ -35,11 +35,13 @@ class ThroughputMonitor(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Tagger, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        labels = batch["labels"]
+        # Before the device is waited for, which has nothing to do from then on.
+        needed = labels.shape[0] * training_flops(pl_module.model, labels.shape[-1]) if self._peak_flops else 0
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         now = time.perf_counter()
         seconds, self._last_end = now - self._last_end, now
-        labels = batch["labels"]
         tokens = labels.numel() * trainer.world_size
         self._tokens_seen += tokens
         figures = {
@@ -48,7 +50,6 @@ class ThroughputMonitor(Callback):
             "throughput/tokens_seen": float(self._tokens_seen),
         }
         if self._peak_flops:
-            needed = labels.shape[0] * training_flops(pl_module.model, labels.shape[-1])
             figures["throughput/mfu"] = needed / seconds / self._peak_flops
         pl_module.log_dict(figures, on_step=True, on_epoch=False)
 
