@@ -45,12 +45,27 @@ class SparseSelfAttention(nn.Module):
 
     def forward(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None) -> Tensor:
         """(b, n, m) -> (b, n, m); with a rotation, q and k are turned by their positions first."""
-        return self.finish(self.attend(x_bnm, layout, rotation))
+        return self.finish(self.attend(x_bnm, layout, rotation)[0])
 
-    def attend_beside(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None) -> tuple[Tensor, Tensor]:
-        """What `attend` gives, and x for whoever else reads it: both gradients of x then meet inside of a product."""
+    def attend(
+        self,
+        x_bnm: Tensor,
+        layout: Layout,
+        rotation: Rotation | None = None,
+        norm: nn.LayerNorm | None = None,
+        *,
+        beside: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """What `finish`, which is local to a token, makes the result of, (b, n, m); and x for whoever else reads it.
+
+        norm:   what x goes through first.
+        beside: whether both gradients of x meet inside of a product, for x without a norm. Where heads go through in
+                groups they do so in any case.
+        """
         if self.levers.tile_heads is not None:
-            return self._attend_by_groups(x_bnm, layout, rotation, None, self.levers.tile_heads)
+            return self._attend_by_groups(x_bnm, layout, rotation, norm, self.levers.tile_heads)
+        if not beside:
+            return self._attend(x_bnm, layout, rotation, self._behind(norm)), x_bnm
         same = x_bnm
 
         def project(rows: Tensor) -> Tensor:
@@ -58,29 +73,16 @@ class SparseSelfAttention(nn.Module):
             projected, same = project_beside(rows, self.qkv)
             return projected
 
-        attended = self._attend(x_bnm, layout, rotation, project, self.num_heads)
+        attended = self._attend(x_bnm, layout, rotation, project)
         return attended, same.view(x_bnm.shape)
-
-    def attend(
-        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None = None, norm: nn.LayerNorm | None = None
-    ) -> Tensor:
-        """What `finish`, which is local to a token, makes the result of: (b, n, m) -> (b, n, m).
-
-        norm: what x goes through first.
-        """
-        if self.levers.tile_heads is not None:
-            return self._attend_by_groups(x_bnm, layout, rotation, norm, self.levers.tile_heads)[0]
-        return self._attend(x_bnm, layout, rotation, self._behind(norm, self.qkv), self.num_heads)
 
     def finish(self, attended: Tensor) -> Tensor:
         """(..., m) -> (..., m): the output projection, unless each group of heads had its share of it already."""
         return attended if self.levers.tile_heads is not None else self.output(attended)
 
-    def _attend(
-        self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None, project: Rows, num_heads: int
-    ) -> Tensor:
-        """The heads side by side, (b, n, h * d); `project` maps (b * n, m) to (b * n, 3 * h * d)."""
-        shape_bn3hd = (*x_bnm.shape[:2], 3, num_heads, self.head_dim)
+    def _attend(self, x_bnm: Tensor, layout: Layout, rotation: Rotation | None, project: Rows) -> Tensor:
+        """The heads side by side, (b, n, m); `project` maps (b * n, m) to (b * n, 3 * m)."""
+        shape_bn3hd = (*x_bnm.shape[:2], 3, self.num_heads, self.head_dim)
 
         def make_qkv(x_bnm: Tensor) -> Tensor:
             # From a matrix, a linear layer makes a matrix that is no view, as the rotation in place wants it.
@@ -96,15 +98,17 @@ class SparseSelfAttention(nn.Module):
             out_bhnd = sparse_self_attention(projected.view(shape_bn3hd), layout, implementation=self.implementation)
         return out_bhnd.transpose(1, 2).flatten(2)
 
-    def _behind(self, norm: nn.LayerNorm | None, project: Rows) -> Rows:
-        """`project` of normed rows. They are kept for backward, or what autocast makes of them, unless a lever acts."""
+    def _behind(self, norm: nn.LayerNorm | None) -> Rows:
+        """The projection of normed rows. They are kept for backward, or what autocast makes of them, unless a lever
+        acts.
+        """
 
         def norm_and_project(rows: Tensor) -> Tensor:
-            return project(rows if norm is None else norm(rows))
+            return self.qkv(rows if norm is None else norm(rows))
 
         def recompute(rows: Tensor) -> Tensor:
             if norm is None and not _is_cast(rows):
-                return project(rows)
+                return self.qkv(rows)
             return by_tiles(norm_and_project, rows, tile=self.levers.tile_tokens, draws=False)
 
         return recompute if self.levers.recomputes_rows else norm_and_project

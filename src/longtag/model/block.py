@@ -68,10 +68,7 @@ class Block(nn.Module):
         """(batch, N, d_model) -> (batch, N, d_model)."""
         if self.fused and why_not(x) is None:
             return self._forward_fused(x, layout, rotation)
-        if self.levers.tile_heads is not None and not self.norm_first:
-            attended, x = self.attention.attend_beside(x, layout, rotation)
-        else:
-            attended = self.attention.attend(x, layout, rotation, self.norm1 if self.norm_first else None)
+        attended, x = self.attention.attend(x, layout, rotation, self._norm_of_attention)
         if not self.levers.recomputes_rows:
             return self._behind_attention(x, attended)
         draws = self.training and self.dropout.p > 0
@@ -81,11 +78,13 @@ class Block(nn.Module):
         return out.view(x.shape)
 
     def _forward_fused(self, x: Tensor, layout: Layout, rotation: Rotation | None) -> Tensor:
-        if self.norm_first:
-            attended = self.attention.attend(x, layout, rotation, self.norm1)
-        else:
-            attended, x = self.attention.attend_beside(x, layout, rotation)
+        norm = self._norm_of_attention
+        attended, x = self.attention.attend(x, layout, rotation, norm, beside=norm is None)
         return behind_attention(x, attended, self._weights(), self._settings(x))
+
+    @property
+    def _norm_of_attention(self) -> nn.LayerNorm | None:
+        return self.norm1 if self.norm_first else None
 
     def _weights(self) -> Weights:
         """What the fused kernels read; heads by groups have been through the output projection already."""

@@ -98,7 +98,7 @@ def report_of_runs(runs: Sequence[Run], name: str) -> Document:
     if shown:
         sections.append(Section("All tasks" if len(sections) > 1 else "", [shown]))
     counts = {"variant": len(comparison.variants), "task": len(comparison.tasks)}
-    counts["seed"] = len({run.option(SEED) for run in runs if run.knows(SEED)} or {""})
+    counts["seed"] = max(1, len({run.option(SEED) for run in runs if run.knows(SEED)}))
     counted = [_count(count, what) for what, count in counts.items() if what != "task" or count > 1]
     return Document(
         title=f"Comparison {name}",
