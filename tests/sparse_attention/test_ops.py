@@ -60,6 +60,15 @@ def test_fused_operators_pass_opcheck() -> None:
     torch.library.opcheck(OPS.fused_index_list_backward.default, arguments)
 
 
+@pytest.mark.parametrize(("num_slots", "is_kept"), [(4, False), (9, True)])
+def test_the_output_is_kept_only_where_backward_reads_it(num_slots: int, is_kept: bool) -> None:
+    layout = awkward_layout("scattered empty slots", num_tokens=9, num_slots=num_slots, device=DEVICE)
+    out, _ = fused_index_list_attention(fused_leaf(), layout, 0.3)
+    assert out.grad_fn is not None
+    saved = out.grad_fn.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+    assert any(each is not None and each.shape == out.shape for each in saved) is is_kept
+
+
 def test_the_fused_gradient_is_one_contiguous_tensor() -> None:
     qkv = fused_leaf()
     (gradient,) = torch.autograd.grad(fused_index_list_attention(qkv, LAYOUT, 0.3)[0].sum(), qkv)

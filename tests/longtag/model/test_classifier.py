@@ -2,12 +2,14 @@ import copy
 import functools
 import math
 import pickle
+import weakref
 
 import pytest
 import torch
 
 from longtag.data.source import TokenIds, Vectors
 from longtag.errors import UsageError
+from longtag.memory import Levers
 from longtag.model import TokenClassifier
 from longtag.model.block import Block
 from sparse_attention import IMPLEMENTATIONS, IndexList, Layout, patterns
@@ -166,3 +168,12 @@ def test_the_model_explains_which_implementation_attends_and_why():
 def test_options_that_cannot_be_used_are_named(changes, message):
     with pytest.raises(UsageError, match=message):
         small_model(**changes)
+
+
+def test_under_autocast_nobody_holds_the_embedding_in_float32():
+    model, alive = small_model(levers=Levers(residual="bfloat16")), []
+    model.embedding.register_forward_hook(lambda *call: alive.append(weakref.ref(call[-1].untyped_storage())))
+    model.encoder.blocks[0].register_forward_pre_hook(lambda *call: alive.append(alive[0]() is not None))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.randint(5, (1, 20)))
+    assert alive[1:] == [False]
