@@ -125,11 +125,14 @@ def wrapped(name: str, width: int = LEGEND_WIDTH) -> str:
 
 
 def legend(figure: Figure, *panels: Axes) -> None:
-    """Of all panels, beside them, where it hides no data; the figure grows where there is much to name."""
+    """Of all panels, beside them, where it hides no data; the figure grows where there is much to name.
+
+    What several panels draw looks as in the last of them, the one where curves are short enough to have markers.
+    """
     named: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-            named.setdefault(wrapped(name), handle)
+            named[wrapped(name)] = handle
     lines = sum(label.count("\n") + 1 for label in named)
     needed = LEGEND_LINE * lines + LEGEND_GAP * (len(named) + 1)
     figure.set_figheight(max(figure.get_figheight(), needed))

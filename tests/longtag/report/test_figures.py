@@ -122,6 +122,27 @@ def test_twenty_variants_all_look_different():
     assert len({look.colour for look in list(look_of.values())[: len(COLOURS)]}) == len(COLOURS)
 
 
+def test_a_legend_shows_the_marker_of_each_variant_and_no_bars(sweep):
+    look_of = looks(["window", "dilated", "bigbird"])
+    for name in ("trade_off", "learning_curves"):
+        (picture,) = [picture for picture in describe([sweep]).pictures if picture.name == name]
+        (legend,) = picture.figure.legends
+        markers = {}
+        for text, handle in zip(legend.texts, legend.legend_handles, strict=True):
+            assert isinstance(handle, Line2D)
+            markers[text.get_text()] = handle.get_marker()
+        assert markers == {variant: look.marker for variant, look in look_of.items()}
+
+
+def test_what_costs_nearly_the_same_lies_close_together(tmp_path):
+    for pattern, memory, speed in (("window", 4.62, 4e5), ("dilated", 4.66, 8e5)):
+        fake.write_run(tmp_path / pattern, pattern=pattern, figures=(0.9, memory, speed))
+    (picture,) = [picture for picture in describe([tmp_path]).pictures if picture.name == "trade_off"]
+    memory, speed = (np.ptp(axes.get_xlim()) for axes in picture.figure.axes)
+    assert 0.2 < memory < 0.3, "GiB: 0.04 apart, which is one per cent"
+    assert 4e5 < speed < 6e5
+
+
 def test_accuracy_by_distance_is_drawn_on_a_log_axis_with_the_level_of_chance(sweep):
     (picture,) = [picture for picture in describe([sweep]).pictures if picture.name == "accuracy_by_distance"]
     (axes,) = picture.figure.axes

@@ -14,6 +14,9 @@ AXES: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
     ("tokens per second  (more is better)", lambda run: run.tokens_per_second),
 )
 
+LEAST_SPAN = 0.05
+"""Of the costs themselves: what differs by less is drawn as close together as it is, not from edge to edge."""
+
 
 def trade_off(groups: Sequence[Group], quality: Quality, look_of: Mapping[str, Look]) -> Picture | None:
     """A point for each group, in a panel for each cost that is known."""
@@ -29,6 +32,7 @@ def trade_off(groups: Sequence[Group], quality: Quality, look_of: Mapping[str, L
         costs = [spread.mean for group in ranked if (spread := group.spread(cost))]
         scale(axes, "x", costs, spans=8)
         axes.margins(0.1)
+        _widen(axes)
         axes.set_xlabel(label)
         axes.grid(True)
     better = "more" if quality.larger_is_better else "less"
@@ -49,7 +53,7 @@ def _draw(axes: Axes, group: Group, quality: Quality, cost: Callable[[Run], floa
     good, price = group.spread(quality.of), group.spread(cost)
     if good is None or price is None:
         return
-    axes.errorbar(
+    drawn = axes.errorbar(
         price.mean,
         good.mean,
         xerr=[[price.mean - price.low], [price.high - price.mean]],
@@ -60,8 +64,16 @@ def _draw(axes: Axes, group: Group, quality: Quality, cost: Callable[[Run], floa
         markeredgewidth=1.5,
         markersize=8,
         elinewidth=0.9,
-        label=group.variant,
     )
+    # Of the marker alone: in a legend, bars would cross out what is hollow.
+    drawn.lines[0].set_label(group.variant)
+
+
+def _widen(axes: Axes) -> None:
+    left, right = axes.get_xlim()
+    missing = LEAST_SPAN * right - (right - left)
+    if missing > 0:
+        axes.set_xlim(left - missing / 2, right + missing / 2)
 
 
 def _is_known(group: Group, quality: Quality, cost: Callable[[Run], float | None]) -> bool:
