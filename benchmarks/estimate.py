@@ -131,7 +131,7 @@ def measure(what: Subject) -> int:
 def row_of(name: str, what: Subject, *, predict_only: bool) -> Row:
     if predict_only:
         return _compared(name, what, float("nan"))
-    # Hooks that step parameters inside of backward hold the model before in cycles.
+    # The model before may hold itself in a cycle.
     gc.collect()
     torch.cuda.empty_cache()
     return _compared(name, what, measure(what) / GIB)

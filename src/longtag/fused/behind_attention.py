@@ -51,7 +51,8 @@ class BehindAttention:
     product:   dtype in which matrices are multiplied.
     stream:    dtype of the sums and of the result.
     recompute: keep x and attended alone, and run everything a second time in backward.
-    tile:      rows at a time, at most, where that is so; None takes all of them at once.
+    tile:      rows at a time in backward, at most, where that is so; None takes all of them at once. Forward, which has
+               no gradients to hold, takes twice as many.
     """
 
     dropout: float
@@ -137,7 +138,7 @@ class _BehindAttention(torch.autograd.Function):
             ctx.save_for_backward(attended, *kept)
             return out
         out = torch.empty(x.shape, dtype=settings.stream, device=x.device)
-        for rows in even_tiles(x.shape[0], settings.tile):
+        for rows in even_tiles(x.shape[0], None if settings.tile is None else 2 * settings.tile):
             halves.forward(x[rows], attended[rows], rows.start, out[rows])
         return out
 

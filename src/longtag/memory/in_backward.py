@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ class InBackward(torch.optim.Optimizer):
         self._stepping = False
         for group in self.param_groups:
             for parameter in group["params"]:
-                parameter.register_post_accumulate_grad_hook(self._step_one)
+                parameter.register_post_accumulate_grad_hook(_step_of(self))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Run the closure, which must hold forward and backward. Raises ValueError without one."""
@@ -46,3 +47,16 @@ class InBackward(torch.optim.Optimizer):
         finally:
             self.param_groups = groups
         parameter.grad = None
+
+
+def _step_of(optimizer: InBackward) -> Callable[[Tensor], None]:
+    """The hook of a parameter. It does not own the optimizer, which owns the parameter: no garbage collector sees a
+    cycle through a hook, and the model would stay in memory."""
+    weak = ref(optimizer)
+
+    def step(parameter: Tensor) -> None:
+        alive = weak()
+        if alive is not None:
+            alive._step_one(parameter)
+
+    return step

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from longtag.errors import UsageError
 from longtag.fused import project_beside
 from longtag.memory import Levers
-from longtag.memory.head_groups import layouts_of_groups
 from longtag.memory.offload import kept, previous_comes_behind
 from longtag.memory.selective import made_again
 from longtag.memory.tiles import by_tiles
@@ -118,7 +117,7 @@ class SparseSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The output projection of each group's heads, summed, and x for whoever else reads it."""
         groups = Groups(
-            layouts=layouts_of_groups(layout, self.num_heads, group),
+            layout=layout,
             group=group,
             num_heads=self.num_heads,
             attend=partial(sparse_self_attention, implementation=self.implementation),

@@ -3,7 +3,8 @@
     y = norm(x), or x;    out = sum over the groups of  attention(y Wg + bg) Og,  and the output's bias
 
 Only x is kept: q, k, v and the heads of a group are made again in backward, when no other group's exist. What groups
-have in common adds up inside of products: the output in forward, the gradient of y in backward.
+have in common adds up inside of products: the output in forward, the gradient of y in backward. Where groups are small,
+forward, which has no gradient of q, k and v to hold, takes two at once.
 
 Legend: b batch, n tokens, m width of the model, h heads, g heads of a group, d head_dim, r rows (b * n).
 """
@@ -20,8 +21,12 @@ from torch.autograd.graph import get_gradient_edge
 
 from longtag.fused import product_dtype
 from longtag.memory.even_tiles import even_tiles
+from longtag.memory.head_groups import layouts_of_groups
 from longtag.model.rotary import Rotation, rotate
 from sparse_attention import Layout
+
+SMALL = 2**27
+"""Elements of q, k and v together."""
 
 Attend = Callable[[Tensor, Layout], Tensor]
 """(b, n, 3, g, d) and the layout of these heads -> (b, g, n, d)."""
@@ -38,14 +43,15 @@ class Projections(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Groups:
-    """layouts:  of each group of heads, `group` heads in all but the last.
+    """layout:   of all heads.
+    group:    heads of a group, at most.
     attend:   the operator.
     rotation: of q and k by their positions, or None.
     norm:     of x before the projection, or None.
     tile:     rows at a time in the norm and in casts; None takes all of them.
     """
 
-    layouts: list[Layout]
+    layout: Layout
     group: int
     num_heads: int
     attend: Attend
@@ -74,7 +80,7 @@ class _AttentionByGroups(torch.autograd.Function):
         ctx.groups, ctx.product = groups, product
         run = _Run(x, parameters, groups, product)
         out: Tensor | None = None
-        for part in run.parts():
+        for part in run.parts(run.heads_in_forward):
             heads = _rows_of(groups.attend(run.qkv(part), part.layout))
             if out is None:
                 out = torch.addmm(run.out_bias, heads, part.out_weight.mT)
@@ -114,17 +120,21 @@ class _Run:
         self.rows = x.flatten(0, 1)
         self.head_dim = width // groups.num_heads
         self.out_bias = self.weights.out_bias.to(product)
+        # Two groups at once would hold no more than one and its gradients do. That pays where a group is so small that
+        # the host takes longer to start it than the device to do it; a layout of each head would be cut once more.
+        elements = 2 * groups.group * 3 * self.head_dim * self.rows.shape[0]
+        doubles = groups.layout.num_heads is None and elements <= SMALL
+        self.heads_in_forward = 2 * groups.group if doubles else groups.group
         # Of sums over many rows.
         self.wide = torch.promote_types(self.weights.out_bias.dtype, torch.float32)
 
-    def parts(self) -> Iterator[_Part]:
+    def parts(self, group: int) -> Iterator[_Part]:
         by_head = (3, self.groups.num_heads, self.head_dim)
         weight_3hdm = self.weights.qkv_weight.to(self.product).unflatten(0, by_head)
         bias_3hd = self.weights.qkv_bias.to(self.product).unflatten(0, by_head)
         out_weight = self.weights.out_weight.to(self.product)
-        for number, layout in enumerate(self.groups.layouts):
-            first = number * self.groups.group
-            heads = slice(first, min(first + self.groups.group, self.groups.num_heads))
+        for number, layout in enumerate(layouts_of_groups(self.groups.layout, self.groups.num_heads, group)):
+            heads = slice(number * group, min((number + 1) * group, self.groups.num_heads))
             columns = slice(heads.start * self.head_dim, heads.stop * self.head_dim)
             yield _Part(
                 heads,
@@ -158,7 +168,7 @@ class _Run:
         if d_rows is not None:
             is_ours = d_rows.untyped_storage()._cdata != d_out.untyped_storage()._cdata
             d_same = None
-        for part in self.parts():
+        for part in self.parts(self.groups.group):
             d_qkv = self._backward_of_attention(part, d_out, d_weights.out_weight[:, part.columns])
             d_weight_3hdm[:, part.heads] = self._weight_gradient(d_qkv).view_as(d_weight_3hdm[:, part.heads])
             d_bias_3hd[:, part.heads] = d_qkv.sum(0, dtype=self.wide).view_as(d_bias_3hd[:, part.heads])

@@ -1,4 +1,6 @@
 import copy
+import gc
+from weakref import ref
 
 import pytest
 import torch
@@ -92,3 +94,12 @@ def test_a_backward_pass_outside_of_a_step_leaves_its_gradients():
 def test_a_step_without_a_closure_is_refused():
     with pytest.raises(ValueError, match=r"closure: .* give step"):
         AdamWInBackward([{"params": [torch.nn.Parameter(torch.ones(2))]}]).step()
+
+
+def test_a_model_that_nobody_uses_any_more_is_let_go():
+    model = small_model(Levers())
+    train(model, in_backward=True, num_steps=2)
+    weight = ref(model.head.weight)
+    del model
+    gc.collect()
+    assert weight() is None

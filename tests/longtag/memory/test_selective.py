@@ -28,7 +28,7 @@ def runs(monkeypatch):
 
 @pytest.mark.parametrize(
     ("levers", "expected"),
-    [(Levers(), 3), (Levers(checkpoint="selective"), 3), (Levers(checkpoint="blocks"), 6), (Levers(tile_heads=2), 12)],
+    [(Levers(), 3), (Levers(checkpoint="selective"), 3), (Levers(checkpoint="blocks"), 6), (Levers(tile_heads=2), 9)],
     ids=["none", "selective", "blocks", "heads"],
 )
 def test_attention_alone_is_not_run_a_second_time(runs, levers, expected):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longtag.memory.head_groups import layouts_of_groups
 from longtag.memory.live_bytes import LiveBytes
+from longtag.model import grouped_attention
 from longtag.model.grouped_attention import Groups, Projections, attention_by_groups
 from longtag.model.rotary import Rotation, rotation
 from sparse_attention import patterns, sparse_self_attention
@@ -25,7 +25,7 @@ def projections(dtype: torch.dtype = torch.float64) -> Projections:
 def groups(group: int, num_tokens: int = TOKENS, norm: nn.LayerNorm | None = None, turn: Rotation | None = None):
     layout = patterns.window(num_tokens, window=2, layout="index_list")
     return Groups(
-        layouts=layouts_of_groups(layout, HEADS, group),
+        layout=layout,
         group=group,
         num_heads=HEADS,
         attend=partial(sparse_self_attention, implementation="reference"),
@@ -52,7 +52,9 @@ def plain(x: Tensor, weights: Projections, norm: nn.LayerNorm | None, turn: Rota
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("group", [1, 2, 5])
-def test_values_and_gradients_are_those_of_all_heads_at_once(group, normed, turned):
+@pytest.mark.parametrize("small", [0, 2**27], ids=["group by group", "two groups at once"])
+def test_values_and_gradients_are_those_of_all_heads_at_once(small, group, normed, turned, monkeypatch):
+    monkeypatch.setattr(grouped_attention, "SMALL", small)
     weights = projections()
     norm = nn.LayerNorm(WIDTH, dtype=torch.float64) if normed else None
     turn = Rotation(*(part.double() for part in rotation(TOKENS, HEAD_DIM, torch.device("cpu")))) if turned else None
