@@ -195,12 +195,12 @@ def test_nothing_outside_the_outputs_is_written() -> None:
     rows = Lists(layout.mask_words, lists.blocks, lists.masks, work.items, work.splits, per_head=False)
     lists, work = layout.transposed, layout.transposed_work
     columns = Lists(layout.transposed_mask_words, lists.blocks, lists.masks, work.items, work.splits, per_head=False)
-    room = torch.full((3, 1, 2, 3 * 37, 12), 7.0, device=DEVICE)
-    dq, dk, dv = room[..., 37:74, 2:10]
+    room = torch.full((3, 1, 2, 3 * 37, 16), 7.0, device=DEVICE)
+    dq, dk, dv = room[..., 37:74, 4:12]
     out, lse = forward(q, k, v, rows, 0.5, tiles.forward)
     backward(d_out, None, q, k, v, out, lse, rows, columns, 0.5, tiles, (dq, dk, dv))
     inside = torch.zeros_like(room, dtype=torch.bool)
-    inside[..., 37:74, 2:10] = True
+    inside[..., 37:74, 4:12] = True
     assert (room[~inside] == 7).all()
     assert not (room[inside] == 7).any()
 

@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.functional import pad
 from torch.utils.flop_counter import register_flop_formula
 
 from ..layouts import BlockSparse
 from ..layouts.bit_masks import count_bits
 from ..layouts.block_lists import WHOLE
 from ..triton.block_sparse.backward import backward as _launch_backward
+from ..triton.block_sparse.descriptors import aligned_width, can_describe
 from ..triton.block_sparse.forward import forward as _launch_forward
-from ..triton.block_sparse.launch import MOST_STRIDE, tiles_for
+from ..triton.block_sparse.launch import tiles_for
 from ..triton.block_sparse.lists import Lists
 
 _ROWS = "Tensor mask_words, Tensor blocks, Tensor masks, Tensor items, Tensor splits"
@@ -96,7 +98,7 @@ def _forward(
     t_splits: Tensor | None, per_head: bool, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
-    return _run_forward(_rows_in_place(q), _rows_in_place(k), _rows_in_place(v), rows, scale)
+    return _run_forward(_readable(q), _readable(k), _readable(v), rows, scale)
 
 
 @_kernel("block_sparse_backward")
@@ -108,7 +110,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
     columns = Lists(t_mask_words, t_blocks, t_masks, t_items, t_splits, per_head)
-    q, k, v = map(_rows_in_place, (q, k, v))
+    q, k, v = map(_readable, (q, k, v))
     gradients = _empty_gradients(q, k)
     _run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, gradients)
     return gradients
@@ -120,7 +122,7 @@ def _fused_forward(
     t_mask_words: Tensor | None, t_blocks: Tensor | None, t_masks: Tensor | None, t_items: Tensor | None,
     t_splits: Tensor | None, per_head: bool, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return _run_forward(*_split(_rows_in_place(qkv)), Lists(mask_words, blocks, masks, items, splits, per_head), scale)
+    return _run_forward(*_split(_readable(qkv)), Lists(mask_words, blocks, masks, items, splits, per_head), scale)
 
 
 @_kernel("fused_block_sparse_backward")
@@ -133,12 +135,17 @@ def _fused_backward(
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
     columns = Lists(t_mask_words, t_blocks, t_masks, t_items, t_splits, per_head)
     d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    q, k, v = _split(_rows_in_place(qkv))
+    q, k, v = _split(_readable(qkv))
     _run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, _split(d_qkv))
     return d_qkv
 
 
 def _run_forward(q: Tensor, k: Tensor, v: Tensor, rows: Lists, scale: float) -> tuple[Tensor, Tensor]:
+    missing = aligned_width(q.shape[-1], q.dtype) - q.shape[-1]
+    if missing:
+        q, k, v = (pad(x, (0, missing)) for x in (q, k, v))
+        wide, lse = _run_forward(q, k, v, rows, scale)
+        return wide[..., :-missing].transpose(1, 2).contiguous().transpose(1, 2), lse
     with _on(q.device):
         return _launch_forward(q, k, v, rows, scale, tiles_for(q.dtype, q.shape[-1], rows.block_size).forward)
 
@@ -147,7 +154,16 @@ def _run_backward(
     d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
     rows: Lists, columns: Lists, scale: float, gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:  # fmt: skip
-    d_out = torch.zeros_like(out) if d_out is None else _rows_in_place(d_out)
+    missing = aligned_width(q.shape[-1], q.dtype) - q.shape[-1]
+    if missing:
+        q, k, v, out = (pad(x, (0, missing)) for x in (q, k, v, out))
+        d_out = None if d_out is None else pad(d_out, (0, missing))
+        wide = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(k))
+        _run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, wide)
+        for gradient, padded in zip(gradients, wide, strict=True):
+            gradient.copy_(padded[..., :-missing])
+        return
+    d_out = torch.zeros_like(out) if d_out is None else _readable(d_out)
     d_lse = None if d_lse is None else d_lse.contiguous()
     tiles = tiles_for(q.dtype, q.shape[-1], rows.block_size)
     with _on(q.device):
@@ -159,9 +175,9 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
 
 
-def _rows_in_place(x: Tensor) -> Tensor:
-    """x (b, h, n, d) or (b, n, 3, h, d) with rows that kernels can read where they are."""
-    return x if x.stride(-1) == 1 and x.stride(-3 if x.dim() == 5 else -2) <= MOST_STRIDE else x.contiguous()
+def _readable(x: Tensor) -> Tensor:
+    """x (b, h, n, d) or (b, n, 3, h, d) where kernels can read it, a copy otherwise."""
+    return x if can_describe(x) else x.clone(memory_format=torch.contiguous_format)
 
 
 def _empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,7 +204,7 @@ def _(q, k, v, *lists):
 
 @torch.library.register_fake("sparse_attention::block_sparse_backward", lib=_LIBRARY)
 def _(d_out, d_lse, q, k, *rest):
-    return _empty_gradients(_rows_in_place(q), _rows_in_place(k))
+    return _empty_gradients(_readable(q), _readable(k))
 
 
 @torch.library.register_fake("sparse_attention::fused_block_sparse_forward", lib=_LIBRARY)

@@ -11,10 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .descriptors import tiles_of
 from .launch import Tile, padded
 from .lists import Lists
 from .merge import merge_sums
-from .tiles import WHOLE, add_product, counts_of, first_of, load_of_tile, load_tile, own_rows, store_tile
+from .tiles import (
+    WHOLE,
+    add_product,
+    counts_of,
+    first_of,
+    load_of_tile,
+    load_tile,
+    own_rows,
+    store_partial,
+    store_tile,
+)
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -29,10 +40,10 @@ def by_column(
     groups, slots = lists.groups(heads), lists.num_segments
     partial = per_query.new_empty((batch, groups, slots, lists.block_size, 2, head_dim)) if slots else per_query
     _by_column_kernel[(lists.num_items * (lists.block_size // tile.own), groups, batch)](
-        d_out, q, k, v, per_query, dk, dv, lists.mask_words, lists.blocks, lists.masks, lists.items, partial,
-        scale, num_queries, num_keys, lists.num_rows(num_keys), slots,
-        *d_out.stride()[:3], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *dk.stride()[:3],
-        *per_query.stride()[:2],
+        tiles_of(d_out, tile.walked), tiles_of(q, tile.walked), tiles_of(k, tile.own), tiles_of(v, tile.own),
+        per_query, tiles_of(dk, tile.own), tiles_of(dv, tile.own),
+        lists.mask_words, lists.blocks, lists.masks, lists.items, partial,
+        scale, num_queries, lists.num_rows(num_keys), slots, *per_query.stride()[:2],
         HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), BLOCK=lists.block_size, KEYS=tile.own, QUERIES=tile.walked,
         PER_HEAD=lists.per_head, RAGGED=num_queries % lists.block_size != 0, **tile.options,
     )  # fmt: skip
@@ -40,33 +51,24 @@ def by_column(
         merge_sums(partial, lists, (dk, dv))
 
 
-@triton.jit(do_not_specialize=["num_queries", "num_keys", "num_rows", "num_slots"])
+@triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _by_column_kernel(
-    d_out_ptr, q_ptr, k_ptr, v_ptr, per_query_ptr, dk_ptr, dv_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr,
-    partial_ptr, scale, num_queries, num_keys, num_rows, num_slots,
-    d_out_stride_b, d_out_stride_h, d_out_stride_n, q_stride_b, q_stride_h, q_stride_n,
-    k_stride_b, k_stride_h, k_stride_m, v_stride_b, v_stride_h, v_stride_m, dk_stride_b, dk_stride_h, dk_stride_m,
-    per_query_stride_b, per_query_stride_h,
+    d_out, q, k, v, per_query_ptr, dk, dv, words_ptr, blocks_ptr, masks_ptr, items_ptr,
+    partial_ptr, scale, num_queries, num_rows, num_slots, per_query_stride_b, per_query_stride_h,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr,
     PER_HEAD: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(0) // (BLOCK // KEYS)
     row, start = tl.load(items_ptr + 4 * item), tl.load(items_ptr + 4 * item + 1)
     end, block = tl.load(items_ptr + 4 * item + 2), tl.load(items_ptr + 4 * item + 3)
-    head, batch, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, KEYS)
+    head, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, KEYS)
     row_k = tl.arange(0, KEYS)
     place_k = first + row_k
-    key_k = base + row_k
-    real_k = key_k < num_keys
-    dim_d = tl.arange(0, BLOCK_D)
-    q_ptr += batch * q_stride_b + head * q_stride_h
-    k_ptr += batch * k_stride_b + head * k_stride_h
-    v_ptr += batch * v_stride_b + head * v_stride_h
-    d_out_ptr += batch * d_out_stride_b + head * d_out_stride_h
-    per_query_ptr += batch * per_query_stride_b + head * per_query_stride_h
+    batch = tl.program_id(2).to(tl.int64)
+    per_query_ptr += batch * per_query_stride_b + head.to(tl.int64) * per_query_stride_h
 
-    k_kd = load_tile(k_ptr, base, row_k, k_stride_m, real_k, dim_d, True, HEAD_DIM, BLOCK_D)
-    v_kd = load_tile(v_ptr, base, row_k, v_stride_m, real_k, dim_d, True, HEAD_DIM, BLOCK_D)
+    k_kd = load_tile(k, head, base, KEYS, BLOCK_D)
+    v_kd = load_tile(v, head, base, KEYS, BLOCK_D)
     dk_kd = tl.zeros([KEYS, BLOCK_D], tl.float32)
     dv_kd = tl.zeros([KEYS, BLOCK_D], tl.float32)
     factor = scale * LOG2_E
@@ -75,8 +77,8 @@ def _by_column_kernel(
     for tile in range((end - start) * (BLOCK // QUERIES)):
         tile_base = block * BLOCK + first_of(tile, BLOCK, QUERIES)
         real_q = tile_base + row_q < num_queries
-        q_qd = load_tile(q_ptr, tile_base, row_q, q_stride_n, real_q, dim_d, RAGGED, HEAD_DIM, BLOCK_D)
-        d_out_qd = load_tile(d_out_ptr, tile_base, row_q, d_out_stride_n, real_q, dim_d, RAGGED, HEAD_DIM, BLOCK_D)
+        q_qd = load_tile(q, head, tile_base, QUERIES, BLOCK_D)
+        d_out_qd = load_tile(d_out, head, tile_base, QUERIES, BLOCK_D)
         lse_q, delta_q = _load_pairs(per_query_ptr, tile_base + row_q, real_q, RAGGED)
         score_kq = add_product(k_kd, tl.trans(q_qd), None)
         weight_kq = tl.exp2(score_kq * factor - lse_q[None, :])
@@ -93,13 +95,11 @@ def _by_column_kernel(
     if item < num_slots:
         slot = (batch * tl.num_programs(1) + tl.program_id(1)) * num_slots + item
         slot_base = slot * BLOCK + first
-        every_k = tl.full([KEYS], True, tl.int1)
-        store_tile(partial_ptr, slot_base, row_k, 2 * HEAD_DIM, every_k, dim_d, dk_kd, HEAD_DIM, BLOCK_D)
-        store_tile(partial_ptr + HEAD_DIM, slot_base, row_k, 2 * HEAD_DIM, every_k, dim_d, dv_kd, HEAD_DIM, BLOCK_D)
+        store_partial(partial_ptr, slot_base, row_k, 2 * HEAD_DIM, dk_kd, HEAD_DIM, BLOCK_D)
+        store_partial(partial_ptr + HEAD_DIM, slot_base, row_k, 2 * HEAD_DIM, dv_kd, HEAD_DIM, BLOCK_D)
     else:
-        offset = batch * dk_stride_b + head * dk_stride_h
-        store_tile(dk_ptr + offset, base, row_k, dk_stride_m, real_k, dim_d, dk_kd, HEAD_DIM, BLOCK_D)
-        store_tile(dv_ptr + offset, base, row_k, dk_stride_m, real_k, dim_d, dv_kd, HEAD_DIM, BLOCK_D)
+        store_tile(dk, head, base, dk_kd, KEYS, BLOCK_D)
+        store_tile(dv, head, base, dv_kd, KEYS, BLOCK_D)
 
 
 @triton.jit

@@ -11,10 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .descriptors import tiles_of
 from .launch import Tile, padded
 from .lists import Lists
 from .merge import merge_sums
-from .tiles import WHOLE, add_product, counts_of, first_of, load_of_tile, load_tile, own_rows, store_tile
+from .tiles import (
+    WHOLE,
+    add_product,
+    counts_of,
+    first_of,
+    load_of_tile,
+    load_tile,
+    own_rows,
+    store_partial,
+    store_tile,
+)
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -28,48 +39,38 @@ def by_row(
     groups, slots = lists.groups(heads), lists.num_segments
     partial = lse.new_empty((batch, groups, slots, lists.block_size, 1, head_dim)) if slots else lse
     _by_row_kernel[(lists.num_items * (lists.block_size // tile.own), groups, batch)](
-        d_out, lse if d_lse is None else d_lse, q, k, v, out, lse, per_query, dq,
+        tiles_of(d_out, tile.own), lse if d_lse is None else d_lse, tiles_of(q, tile.own), tiles_of(k, tile.walked),
+        tiles_of(v, tile.walked), tiles_of(out, tile.own), lse, per_query, tiles_of(dq, tile.own),
         lists.mask_words, lists.blocks, lists.masks, lists.items, partial,
-        scale, num_queries, k.shape[2], lists.num_rows(num_queries), slots,
-        *d_out.stride()[:3], *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3], *dq.stride()[:3],
-        *lse.stride()[:2],
+        scale, num_queries, lists.num_rows(num_queries), slots, *lse.stride()[:2],
         HAS_D_LSE=d_lse is not None, HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), BLOCK=lists.block_size,
-        QUERIES=tile.own, KEYS=tile.walked, PER_HEAD=lists.per_head, RAGGED=k.shape[2] % lists.block_size != 0,
-        **tile.options,
+        QUERIES=tile.own, KEYS=tile.walked, PER_HEAD=lists.per_head, **tile.options,
     )  # fmt: skip
     if slots:
         merge_sums(partial, lists, (dq,))
 
 
-@triton.jit(do_not_specialize=["num_queries", "num_keys", "num_rows", "num_slots"])
+@triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _by_row_kernel(
-    d_out_ptr, d_lse_ptr, q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, per_query_ptr, dq_ptr,
+    d_out, d_lse_ptr, q, k, v, out, lse_ptr, per_query_ptr, dq,
     words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr,
-    scale, num_queries, num_keys, num_rows, num_slots,
-    d_out_stride_b, d_out_stride_h, d_out_stride_n, q_stride_b, q_stride_h, q_stride_n,
-    k_stride_b, k_stride_h, k_stride_m, v_stride_b, v_stride_h, v_stride_m,
-    out_stride_b, out_stride_h, out_stride_n, dq_stride_b, dq_stride_h, dq_stride_n, lse_stride_b, lse_stride_h,
+    scale, num_queries, num_rows, num_slots, lse_stride_b, lse_stride_h,
     HAS_D_LSE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, PER_HEAD: tl.constexpr, RAGGED: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(0) // (BLOCK // QUERIES)
     row, start = tl.load(items_ptr + 4 * item), tl.load(items_ptr + 4 * item + 1)
     end, block = tl.load(items_ptr + 4 * item + 2), tl.load(items_ptr + 4 * item + 3)
-    head, batch, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, QUERIES)
+    head, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, QUERIES)
     row_q = tl.arange(0, QUERIES)
     place_q = first + row_q
     query_q = base + row_q
     real_q = query_q < num_queries
-    dim_d = tl.arange(0, BLOCK_D)
-    q_ptr += batch * q_stride_b + head * q_stride_h
-    k_ptr += batch * k_stride_b + head * k_stride_h
-    v_ptr += batch * v_stride_b + head * v_stride_h
-    d_out_ptr += batch * d_out_stride_b + head * d_out_stride_h
-    out_ptr += batch * out_stride_b + head * out_stride_h
-    per_head = batch * lse_stride_b + head * lse_stride_h
+    batch = tl.program_id(2).to(tl.int64)
+    per_head = batch * lse_stride_b + head.to(tl.int64) * lse_stride_h
 
-    d_out_qd = load_tile(d_out_ptr, base, row_q, d_out_stride_n, real_q, dim_d, True, HEAD_DIM, BLOCK_D)
-    out_qd = load_tile(out_ptr, base, row_q, out_stride_n, real_q, dim_d, True, HEAD_DIM, BLOCK_D)
+    d_out_qd = load_tile(d_out, head, base, QUERIES, BLOCK_D)
+    out_qd = load_tile(out, head, base, QUERIES, BLOCK_D)
     delta_q = tl.sum(out_qd.to(tl.float32) * d_out_qd.to(tl.float32), 1)
     if HAS_D_LSE:
         delta_q -= tl.load(d_lse_ptr + per_head + query_q, mask=real_q, other=0.0)
@@ -83,16 +84,14 @@ def _by_row_kernel(
     tl.store(per_query_ptr, lse_q, mask=real_q)
     tl.store(per_query_ptr + 1, delta_q, mask=real_q)
 
-    q_qd = load_tile(q_ptr, base, row_q, q_stride_n, real_q, dim_d, True, HEAD_DIM, BLOCK_D)
+    q_qd = load_tile(q, head, base, QUERIES, BLOCK_D)
     dq_qd = tl.zeros([QUERIES, BLOCK_D], tl.float32)
     factor = scale * LOG2_E
-    row_k = tl.arange(0, KEYS)
     mask = load_of_tile(masks_ptr, 0, start, end, BLOCK, KEYS)
     for tile in range((end - start) * (BLOCK // KEYS)):
         tile_base = block * BLOCK + first_of(tile, BLOCK, KEYS)
-        real_k = tile_base + row_k < num_keys
-        k_kd = load_tile(k_ptr, tile_base, row_k, k_stride_m, real_k, dim_d, RAGGED, HEAD_DIM, BLOCK_D)
-        v_kd = load_tile(v_ptr, tile_base, row_k, v_stride_m, real_k, dim_d, RAGGED, HEAD_DIM, BLOCK_D)
+        k_kd = load_tile(k, head, tile_base, KEYS, BLOCK_D)
+        v_kd = load_tile(v, head, tile_base, KEYS, BLOCK_D)
         score_qk = add_product(q_qd, tl.trans(k_kd), None)
         weight_qk = tl.exp2(score_qk * factor - lse_q[:, None])
         if mask != WHOLE:
@@ -107,8 +106,6 @@ def _by_row_kernel(
     if item < num_slots:
         slot = (batch * tl.num_programs(1) + tl.program_id(1)) * num_slots + item
         slot_base = slot * BLOCK + first
-        every_q = tl.full([QUERIES], True, tl.int1)
-        store_tile(partial_ptr, slot_base, row_q, HEAD_DIM, every_q, dim_d, dq_qd, HEAD_DIM, BLOCK_D)
+        store_partial(partial_ptr, slot_base, row_q, HEAD_DIM, dq_qd, HEAD_DIM, BLOCK_D)
     else:
-        dq_ptr += batch * dq_stride_b + head * dq_stride_h
-        store_tile(dq_ptr, base, row_q, dq_stride_n, real_q, dim_d, dq_qd, HEAD_DIM, BLOCK_D)
+        store_tile(dq, head, base, dq_qd, QUERIES, BLOCK_D)

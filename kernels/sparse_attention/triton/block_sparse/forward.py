@@ -15,10 +15,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .descriptors import tiles_of
 from .launch import Tile, padded
 from .lists import Lists
 from .merge import merge_outputs
-from .tiles import WHOLE, add_product, counts_of, first_of, load_of_tile, load_tile, own_rows, store_tile
+from .tiles import (
+    WHOLE,
+    add_product,
+    counts_of,
+    first_of,
+    load_of_tile,
+    load_tile,
+    own_rows,
+    store_partial,
+    store_tile,
+)
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -29,7 +40,7 @@ TINY = 1e-30
 def forward(q: Tensor, k: Tensor, v: Tensor, lists: Lists, scale: float, tile: Tile) -> tuple[Tensor, Tensor]:
     """out (b, h, n, d), stored token by token, and lse (b, h, n) in float32, natural log.
 
-    q (b, h, n, d); k, v (b, h, m, d); any strides with contiguous last dims.
+    q (b, h, n, d); k, v (b, h, m, d); with strides that `descriptors` can take.
     """
     batch, heads, num_queries, head_dim = q.shape
     out = torch.empty((batch, num_queries, heads, head_dim), dtype=q.dtype, device=q.device).transpose(1, 2)
@@ -40,39 +51,31 @@ def forward(q: Tensor, k: Tensor, v: Tensor, lists: Lists, scale: float, tile: T
         partial_out = lse.new_empty((batch, groups, slots, lists.block_size, head_dim))
         partial_lse = lse.new_empty((batch, groups, slots, lists.block_size))
     _forward_kernel[(lists.num_items * (lists.block_size // tile.own), groups, batch)](
-        q, k, v, out, lse, lists.mask_words, lists.blocks, lists.masks, lists.items, partial_out, partial_lse,
-        scale or TINY, num_queries, k.shape[2], lists.num_rows(num_queries), slots,
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3], *lse.stride()[:2],
+        tiles_of(q, tile.own), tiles_of(k, tile.walked), tiles_of(v, tile.walked), tiles_of(out, tile.own), lse,
+        lists.mask_words, lists.blocks, lists.masks, lists.items, partial_out, partial_lse,
+        scale or TINY, num_queries, lists.num_rows(num_queries), slots, *lse.stride()[:2],
         HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), BLOCK=lists.block_size, QUERIES=tile.own, KEYS=tile.walked,
-        PER_HEAD=lists.per_head, RAGGED=k.shape[2] % lists.block_size != 0, NEGATIVE=scale < 0, **tile.options,
+        PER_HEAD=lists.per_head, NEGATIVE=scale < 0, **tile.options,
     )  # fmt: skip
     if slots:
         merge_outputs(partial_out, partial_lse, lists, out, lse)
     return out, lse
 
 
-@triton.jit(do_not_specialize=["num_queries", "num_keys", "num_rows", "num_slots"])
+@triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _forward_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr, partial_lse_ptr,
-    scale, num_queries, num_keys, num_rows, num_slots,
-    q_stride_b, q_stride_h, q_stride_n, k_stride_b, k_stride_h, k_stride_m, v_stride_b, v_stride_h, v_stride_m,
-    out_stride_b, out_stride_h, out_stride_n, lse_stride_b, lse_stride_h,
+    q, k, v, out, lse_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr, partial_lse_ptr,
+    scale, num_queries, num_rows, num_slots, lse_stride_b, lse_stride_h,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-    PER_HEAD: tl.constexpr, RAGGED: tl.constexpr, NEGATIVE: tl.constexpr,
+    PER_HEAD: tl.constexpr, NEGATIVE: tl.constexpr,
 ):  # fmt: skip
     item = tl.program_id(0) // (BLOCK // QUERIES)
     row, start = tl.load(items_ptr + 4 * item), tl.load(items_ptr + 4 * item + 1)
     end, block = tl.load(items_ptr + 4 * item + 2), tl.load(items_ptr + 4 * item + 3)
-    head, batch, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, QUERIES)
+    head, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, QUERIES)
     row_q = tl.arange(0, QUERIES)
     place_q = first + row_q
-    query_q = base + row_q
-    real_q = query_q < num_queries
-    dim_d = tl.arange(0, BLOCK_D)
-    q_ptr += batch * q_stride_b + head * q_stride_h
-    k_ptr += batch * k_stride_b + head * k_stride_h
-    v_ptr += batch * v_stride_b + head * v_stride_h
-    q_qd = load_tile(q_ptr, base, row_q, q_stride_n, real_q, dim_d, True, HEAD_DIM, BLOCK_D)
+    q_qd = load_tile(q, head, base, QUERIES, BLOCK_D)
 
     top_q = tl.full([QUERIES], float("-inf"), tl.float32)
     total_q = tl.zeros([QUERIES], tl.float32)
@@ -80,13 +83,11 @@ def _forward_kernel(
     factor = scale * LOG2_E
     # Where the factor turns it into -inf.
     HIDDEN: tl.constexpr = float("inf") if NEGATIVE else float("-inf")
-    row_k = tl.arange(0, KEYS)
     mask = load_of_tile(masks_ptr, 0, start, end, BLOCK, KEYS)
     for tile in range((end - start) * (BLOCK // KEYS)):
         tile_base = block * BLOCK + first_of(tile, BLOCK, KEYS)
-        real_k = tile_base + row_k < num_keys
-        k_kd = load_tile(k_ptr, tile_base, row_k, k_stride_m, real_k, dim_d, RAGGED, HEAD_DIM, BLOCK_D)
-        v_kd = load_tile(v_ptr, tile_base, row_k, v_stride_m, real_k, dim_d, RAGGED, HEAD_DIM, BLOCK_D)
+        k_kd = load_tile(k, head, tile_base, KEYS, BLOCK_D)
+        v_kd = load_tile(v, head, tile_base, KEYS, BLOCK_D)
         score_qk = add_product(q_qd, tl.trans(k_kd), None)
         if mask != WHOLE:
             score_qk = tl.where(counts_of(words_ptr, mask, place_q, tile, BLOCK, KEYS), score_qk, HIDDEN)
@@ -107,13 +108,13 @@ def _forward_kernel(
     total_q = tl.where(empty_q, 1.0, total_q)
     out_qd *= (1.0 / total_q)[:, None]
     lse_q = tl.where(empty_q, float("-inf"), top_q + tl.log2(total_q))
+    batch = tl.program_id(2).to(tl.int64)
     if item < num_slots:
         slot = (batch * tl.num_programs(1) + tl.program_id(1)) * num_slots + item
         slot_base = slot * BLOCK + first
-        every_q = tl.full([QUERIES], True, tl.int1)
-        store_tile(partial_ptr, slot_base, row_q, HEAD_DIM, every_q, dim_d, out_qd, HEAD_DIM, BLOCK_D)
+        store_partial(partial_ptr, slot_base, row_q, HEAD_DIM, out_qd, HEAD_DIM, BLOCK_D)
         tl.store(partial_lse_ptr + slot_base + row_q, lse_q)
     else:
-        out_ptr += batch * out_stride_b + head * out_stride_h
-        store_tile(out_ptr, base, row_q, out_stride_n, real_q, dim_d, out_qd, HEAD_DIM, BLOCK_D)
-        tl.store(lse_ptr + batch * lse_stride_b + head * lse_stride_h + query_q, lse_q * LN_2, mask=real_q)
+        store_tile(out, head, base, out_qd, QUERIES, BLOCK_D)
+        lse_ptr += batch * lse_stride_b + head.to(tl.int64) * lse_stride_h
+        tl.store(lse_ptr + base + row_q, lse_q * LN_2, mask=base + row_q < num_queries)

@@ -10,9 +10,6 @@ from functools import cache
 
 import torch
 
-MOST_STRIDE = 2**31 // 128 - 1
-"""Elements from one token to the next, so that 32 bits do within a tile of 128 rows."""
-
 
 @dataclass(frozen=True)
 class Tile:

@@ -1,7 +1,8 @@
 """How all block sparse kernels find, read and mask the rows of their tiles.
 
-A tile is a block or an equal part of one: BLOCK is a multiple of TILE, its number of rows. Suffixes: o rows that a
-program owns, t rows of a tile that it walks over, d head_dim.
+A tile is a block or an equal part of one: BLOCK is a multiple of TILE, its number of rows. Rows are read and written
+through descriptors (`descriptors.tiles_of`): what lies past the end, of the sequence or of head_dim, is read as 0 and
+not written. Suffixes: o rows that a program owns, t rows of a tile that it walks over, d head_dim.
 """
 
 # What `triton.jit` returns is typed as the kernel itself, not as something to launch.
@@ -43,7 +44,7 @@ def first_of(tile, BLOCK: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def own_rows(row, num_rows, PER_HEAD: tl.constexpr, BLOCK: tl.constexpr, OWN: tl.constexpr):
-    """(head, batch, base, first) of a program: it owns the rows from `base` on, which is place `first` of a block.
+    """(head, base, first) of a program: it owns the rows from `base` on, which is place `first` of a block.
 
     row: that of its item, which counts through all heads if the lists are PER_HEAD.
     """
@@ -53,43 +54,30 @@ def own_rows(row, num_rows, PER_HEAD: tl.constexpr, BLOCK: tl.constexpr, OWN: tl
     else:
         head = tl.program_id(1)
     first = first_of(tl.program_id(0), BLOCK, OWN)
-    return head.to(tl.int64), tl.program_id(2).to(tl.int64), row * BLOCK + first, first
+    return head, row * BLOCK + first, first
 
 
 @triton.jit
-def load_tile(
-    start, base, row_t, stride, real_t, dim_d, MASKED: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr
-):
-    """(t, d) rows `base + row_t` of a matrix; zeros where a row is not real, which is looked at if MASKED."""
-    address_td = _addresses(start, base, row_t, stride, dim_d)
-    if MASKED:
-        return tl.load(address_td, mask=_mask(real_t, dim_d, HEAD_DIM, BLOCK_D), other=0.0)
-    elif HEAD_DIM != BLOCK_D:
-        return tl.load(address_td, mask=(dim_d < HEAD_DIM)[None, :], other=0.0)
-    else:
-        return tl.load(address_td)
+def load_tile(matrix, head, base, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """(t, d) rows of a matrix (b, h, n, d) from row `base` on; the sequence is that of the program."""
+    return matrix.load([tl.program_id(2), head, base, 0]).reshape(ROWS, BLOCK_D)
 
 
 @triton.jit
-def store_tile(start, base, row_t, stride, real_t, dim_d, value_td, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Write (t, d) rows in the dtype of the matrix; rows that are not real stay as they are."""
-    address_td = _addresses(start, base, row_t, stride, dim_d)
-    mask_td = _mask(real_t, dim_d, HEAD_DIM, BLOCK_D)
-    tl.store(address_td, value_td.to(start.dtype.element_ty), mask=mask_td)
+def store_tile(matrix, head, base, value_td, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Write (t, d) rows in the dtype of the matrix."""
+    matrix.store([tl.program_id(2), head, base, 0], value_td.to(matrix.dtype).reshape(1, 1, ROWS, BLOCK_D))
 
 
 @triton.jit
-def _addresses(start, base, row_t, stride, dim_d):
-    # One product in 64 bits a tile; within a tile 32 bits do, for strides up to `MOST_STRIDE`.
-    return start + base.to(tl.int64) * stride + ((row_t * stride)[:, None] + dim_d[None, :])
-
-
-@triton.jit
-def _mask(real_t, dim_d, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+def store_partial(start, base, row_t, stride, value_td, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Write (t, d) rows of scratch memory, from row `base` on; `stride` elements from one to the next."""
+    dim_d = tl.arange(0, BLOCK_D)
+    address_td = start + base.to(tl.int64) * stride + ((row_t * stride)[:, None] + dim_d[None, :])
     if HEAD_DIM == BLOCK_D:
-        return real_t[:, None]
+        tl.store(address_td, value_td)
     else:
-        return real_t[:, None] & (dim_d < HEAD_DIM)[None, :]
+        tl.store(address_td, value_td, mask=(dim_d < HEAD_DIM)[None, :])
 
 
 @triton.jit
