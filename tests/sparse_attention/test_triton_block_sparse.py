@@ -61,6 +61,24 @@ def test_every_dtype_and_head_dims_that_are_no_powers_of_two(dtype: torch.dtype,
     check(inputs, block_layout(num_tokens=33, device=DEVICE, seed=head_dim))
 
 
+@pytest.mark.parametrize(("dtype", "head_dim"), [(torch.float32, 6), (torch.bfloat16, 20), (torch.float16, 3)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_heads_whose_rows_begin_anywhere_in_memory(dtype: torch.dtype, head_dim: int, fused: bool) -> None:
+    inputs = random_inputs(num_tokens=33, head_dim=head_dim, heads=2, dtype=dtype, device=DEVICE, seed=head_dim)
+    check(as_fused_projection(inputs) if fused else inputs, block_layout(num_tokens=33, device=DEVICE, seed=head_dim))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_views_that_begin_anywhere_in_memory_or_skip_elements(step: int) -> None:
+    inputs = random_inputs(num_tokens=33, head_dim=16, heads=2, dtype=torch.bfloat16, device=DEVICE, seed=30)
+    views = {}
+    for name in ("q", "k", "v", "grad_out"):
+        x = getattr(inputs, name)
+        # Not aligned, and with a step of 2 without a contiguous dim.
+        views[name] = x.new_empty((*x.shape[:-1], 16 * step + 1))[..., 1::step].copy_(x)
+    check(replace(inputs, **views), block_layout(num_tokens=33, device=DEVICE, seed=31))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("head_dim", [8, 32, 64, 96, 128, 192, 256, 512])
