@@ -23,7 +23,6 @@ from .tiles import (
     load_of_tile,
     load_tile,
     own_rows,
-    store_partial,
     store_tile,
 )
 
@@ -41,9 +40,8 @@ def by_column(
     partial = per_query.new_empty((batch, groups, slots, lists.block_size, 2, head_dim)) if slots else per_query
     _by_column_kernel[(lists.num_items * (lists.block_size // tile.own), groups, batch)](
         tiles_of(d_out, tile.walked), tiles_of(q, tile.walked), tiles_of(k, tile.own), tiles_of(v, tile.own),
-        per_query, tiles_of(dk, tile.own), tiles_of(dv, tile.own),
-        lists.mask_words, lists.blocks, lists.masks, lists.items, partial,
-        scale, num_queries, lists.num_rows(num_keys), slots, *per_query.stride()[:2],
+        per_query, dk, dv, lists.mask_words, lists.blocks, lists.masks, lists.items, partial,
+        scale, num_queries, num_keys, lists.num_rows(num_keys), slots, *dk.stride()[:3], *per_query.stride()[:2],
         HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), BLOCK=lists.block_size, KEYS=tile.own, QUERIES=tile.walked,
         PER_HEAD=lists.per_head, RAGGED=num_queries % lists.block_size != 0, **tile.options,
     )  # fmt: skip
@@ -51,10 +49,11 @@ def by_column(
         merge_sums(partial, lists, (dk, dv))
 
 
-@triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
+@triton.jit(do_not_specialize=["num_queries", "num_keys", "num_rows", "num_slots"])
 def _by_column_kernel(
-    d_out, q, k, v, per_query_ptr, dk, dv, words_ptr, blocks_ptr, masks_ptr, items_ptr,
-    partial_ptr, scale, num_queries, num_rows, num_slots, per_query_stride_b, per_query_stride_h,
+    d_out, q, k, v, per_query_ptr, dk_ptr, dv_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr,
+    scale, num_queries, num_keys, num_rows, num_slots,
+    dk_stride_b, dk_stride_h, dk_stride_m, per_query_stride_b, per_query_stride_h,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, KEYS: tl.constexpr, QUERIES: tl.constexpr,
     PER_HEAD: tl.constexpr, RAGGED: tl.constexpr,
 ):  # fmt: skip
@@ -62,8 +61,7 @@ def _by_column_kernel(
     row, start = tl.load(items_ptr + 4 * item), tl.load(items_ptr + 4 * item + 1)
     end, block = tl.load(items_ptr + 4 * item + 2), tl.load(items_ptr + 4 * item + 3)
     head, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, KEYS)
-    row_k = tl.arange(0, KEYS)
-    place_k = first + row_k
+    place_k = first + tl.arange(0, KEYS)
     batch = tl.program_id(2).to(tl.int64)
     per_query_ptr += batch * per_query_stride_b + head.to(tl.int64) * per_query_stride_h
 
@@ -94,12 +92,16 @@ def _by_column_kernel(
     dk_kd *= scale
     if item < num_slots:
         slot = (batch * tl.num_programs(1) + tl.program_id(1)) * num_slots + item
-        slot_base = slot * BLOCK + first
-        store_partial(partial_ptr, slot_base, row_k, 2 * HEAD_DIM, dk_kd, HEAD_DIM, BLOCK_D)
-        store_partial(partial_ptr + HEAD_DIM, slot_base, row_k, 2 * HEAD_DIM, dv_kd, HEAD_DIM, BLOCK_D)
+        partial_k = slot * BLOCK + place_k
+        every_k = tl.full([KEYS], True, tl.int1)
+        store_tile(partial_ptr, partial_k, 2 * HEAD_DIM, every_k, dk_kd, HEAD_DIM, BLOCK_D)
+        store_tile(partial_ptr + HEAD_DIM, partial_k, 2 * HEAD_DIM, every_k, dv_kd, HEAD_DIM, BLOCK_D)
     else:
-        store_tile(dk, head, base, dk_kd, KEYS, BLOCK_D)
-        store_tile(dv, head, base, dv_kd, KEYS, BLOCK_D)
+        key_k = base + tl.arange(0, KEYS)
+        real_k = key_k < num_keys
+        offset = batch * dk_stride_b + head.to(tl.int64) * dk_stride_h
+        store_tile(dk_ptr + offset, key_k, dk_stride_m, real_k, dk_kd, HEAD_DIM, BLOCK_D)
+        store_tile(dv_ptr + offset, key_k, dk_stride_m, real_k, dv_kd, HEAD_DIM, BLOCK_D)
 
 
 @triton.jit

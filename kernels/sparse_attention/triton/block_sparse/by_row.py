@@ -23,7 +23,6 @@ from .tiles import (
     load_of_tile,
     load_tile,
     own_rows,
-    store_partial,
     store_tile,
 )
 
@@ -40,9 +39,9 @@ def by_row(
     partial = lse.new_empty((batch, groups, slots, lists.block_size, 1, head_dim)) if slots else lse
     _by_row_kernel[(lists.num_items * (lists.block_size // tile.own), groups, batch)](
         tiles_of(d_out, tile.own), lse if d_lse is None else d_lse, tiles_of(q, tile.own), tiles_of(k, tile.walked),
-        tiles_of(v, tile.walked), tiles_of(out, tile.own), lse, per_query, tiles_of(dq, tile.own),
+        tiles_of(v, tile.walked), tiles_of(out, tile.own), lse, per_query, dq,
         lists.mask_words, lists.blocks, lists.masks, lists.items, partial,
-        scale, num_queries, lists.num_rows(num_queries), slots, *lse.stride()[:2],
+        scale, num_queries, lists.num_rows(num_queries), slots, *dq.stride()[:3], *lse.stride()[:2],
         HAS_D_LSE=d_lse is not None, HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), BLOCK=lists.block_size,
         QUERIES=tile.own, KEYS=tile.walked, PER_HEAD=lists.per_head, **tile.options,
     )  # fmt: skip
@@ -52,9 +51,9 @@ def by_row(
 
 @triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _by_row_kernel(
-    d_out, d_lse_ptr, q, k, v, out, lse_ptr, per_query_ptr, dq,
+    d_out, d_lse_ptr, q, k, v, out, lse_ptr, per_query_ptr, dq_ptr,
     words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr,
-    scale, num_queries, num_rows, num_slots, lse_stride_b, lse_stride_h,
+    scale, num_queries, num_rows, num_slots, dq_stride_b, dq_stride_h, dq_stride_n, lse_stride_b, lse_stride_h,
     HAS_D_LSE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, PER_HEAD: tl.constexpr,
 ):  # fmt: skip
@@ -105,7 +104,8 @@ def _by_row_kernel(
     dq_qd *= scale
     if item < num_slots:
         slot = (batch * tl.num_programs(1) + tl.program_id(1)) * num_slots + item
-        slot_base = slot * BLOCK + first
-        store_partial(partial_ptr, slot_base, row_q, HEAD_DIM, dq_qd, HEAD_DIM, BLOCK_D)
+        every_q = tl.full([QUERIES], True, tl.int1)
+        store_tile(partial_ptr, slot * BLOCK + place_q, HEAD_DIM, every_q, dq_qd, HEAD_DIM, BLOCK_D)
     else:
-        store_tile(dq, head, base, dq_qd, QUERIES, BLOCK_D)
+        dq_ptr += batch * dq_stride_b + head.to(tl.int64) * dq_stride_h
+        store_tile(dq_ptr, query_q, dq_stride_n, real_q, dq_qd, HEAD_DIM, BLOCK_D)

@@ -27,7 +27,6 @@ from .tiles import (
     load_of_tile,
     load_tile,
     own_rows,
-    store_partial,
     store_tile,
 )
 
@@ -51,9 +50,9 @@ def forward(q: Tensor, k: Tensor, v: Tensor, lists: Lists, scale: float, tile: T
         partial_out = lse.new_empty((batch, groups, slots, lists.block_size, head_dim))
         partial_lse = lse.new_empty((batch, groups, slots, lists.block_size))
     _forward_kernel[(lists.num_items * (lists.block_size // tile.own), groups, batch)](
-        tiles_of(q, tile.own), tiles_of(k, tile.walked), tiles_of(v, tile.walked), tiles_of(out, tile.own), lse,
+        tiles_of(q, tile.own), tiles_of(k, tile.walked), tiles_of(v, tile.walked), out, lse,
         lists.mask_words, lists.blocks, lists.masks, lists.items, partial_out, partial_lse,
-        scale or TINY, num_queries, lists.num_rows(num_queries), slots, *lse.stride()[:2],
+        scale or TINY, num_queries, lists.num_rows(num_queries), slots, *out.stride()[:3], *lse.stride()[:2],
         HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), BLOCK=lists.block_size, QUERIES=tile.own, KEYS=tile.walked,
         PER_HEAD=lists.per_head, NEGATIVE=scale < 0, **tile.options,
     )  # fmt: skip
@@ -64,8 +63,9 @@ def forward(q: Tensor, k: Tensor, v: Tensor, lists: Lists, scale: float, tile: T
 
 @triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _forward_kernel(
-    q, k, v, out, lse_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr, partial_lse_ptr,
-    scale, num_queries, num_rows, num_slots, lse_stride_b, lse_stride_h,
+    q, k, v, out_ptr, lse_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr, partial_lse_ptr,
+    scale, num_queries, num_rows, num_slots,
+    out_stride_b, out_stride_h, out_stride_n, lse_stride_b, lse_stride_h,
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     PER_HEAD: tl.constexpr, NEGATIVE: tl.constexpr,
 ):  # fmt: skip
@@ -73,8 +73,7 @@ def _forward_kernel(
     row, start = tl.load(items_ptr + 4 * item), tl.load(items_ptr + 4 * item + 1)
     end, block = tl.load(items_ptr + 4 * item + 2), tl.load(items_ptr + 4 * item + 3)
     head, base, first = own_rows(row, num_rows, PER_HEAD, BLOCK, QUERIES)
-    row_q = tl.arange(0, QUERIES)
-    place_q = first + row_q
+    place_q = first + tl.arange(0, QUERIES)
     q_qd = load_tile(q, head, base, QUERIES, BLOCK_D)
 
     top_q = tl.full([QUERIES], float("-inf"), tl.float32)
@@ -111,10 +110,14 @@ def _forward_kernel(
     batch = tl.program_id(2).to(tl.int64)
     if item < num_slots:
         slot = (batch * tl.num_programs(1) + tl.program_id(1)) * num_slots + item
-        slot_base = slot * BLOCK + first
-        store_partial(partial_ptr, slot_base, row_q, HEAD_DIM, out_qd, HEAD_DIM, BLOCK_D)
-        tl.store(partial_lse_ptr + slot_base + row_q, lse_q)
+        partial_q = slot * BLOCK + place_q
+        every_q = tl.full([QUERIES], True, tl.int1)
+        store_tile(partial_ptr, partial_q, HEAD_DIM, every_q, out_qd, HEAD_DIM, BLOCK_D)
+        tl.store(partial_lse_ptr + partial_q, lse_q)
     else:
-        store_tile(out, head, base, out_qd, QUERIES, BLOCK_D)
+        query_q = base + tl.arange(0, QUERIES)
+        real_q = query_q < num_queries
+        out_ptr += batch * out_stride_b + head.to(tl.int64) * out_stride_h
+        store_tile(out_ptr, query_q, out_stride_n, real_q, out_qd, HEAD_DIM, BLOCK_D)
         lse_ptr += batch * lse_stride_b + head.to(tl.int64) * lse_stride_h
-        tl.store(lse_ptr + base + row_q, lse_q * LN_2, mask=base + row_q < num_queries)
+        tl.store(lse_ptr + query_q, lse_q * LN_2, mask=real_q)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .launch import padded
 from .lists import Lists
+from .tiles import store_tile
 
 LN_2 = tl.constexpr(0.6931471805599453)
 ELEMENTS = 2048
@@ -93,7 +94,7 @@ def _merge_outputs_kernel(
         query_r = row * BLOCK + place_r
         real_r = query_r < num_queries
         out_rd /= total_r[:, None]
-        _store_rows(out_ptr, query_r, out_stride_n, real_r, dim_d, out_rd, HEAD_DIM)
+        store_tile(out_ptr, query_r, out_stride_n, real_r, out_rd, HEAD_DIM, BLOCK_D)
         lse_r = tl.where(empty_r, float("-inf"), (top_r + tl.log2(total_r)) * LN_2)
         tl.store(lse_ptr + query_r, lse_r, mask=real_r)
 
@@ -118,7 +119,7 @@ def _merge_sums_kernel(
             partial_srd = _load_partial(partial_ptr, row_sr, segment_s < first + count, dim_d, HEAD_DIM, BLOCK_D)
             sum_rd += tl.sum(partial_srd, 0)
         row_r = row * BLOCK + place_r
-        _store_rows(sum_ptr, row_r, stride_n, row_r < length, dim_d, sum_rd, HEAD_DIM)
+        store_tile(sum_ptr, row_r, stride_n, row_r < length, sum_rd, HEAD_DIM, BLOCK_D)
 
 
 @triton.jit
@@ -136,10 +137,3 @@ def _split(splits_ptr, num_rows, num_slots, MATRICES: tl.constexpr):
 def _load_partial(partial_ptr, row_sr, real_s, dim_d, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
     mask_srd = real_s[:, None, None] & (dim_d < HEAD_DIM)[None, None, :]
     return tl.load(partial_ptr + row_sr[:, :, None] * HEAD_DIM + dim_d[None, None, :], mask=mask_srd, other=0.0)
-
-
-@triton.jit
-def _store_rows(start, row_r, stride, real_r, dim_d, value_rd, HEAD_DIM: tl.constexpr):
-    address_rd = start + (row_r.to(tl.int64) * stride)[:, None] + dim_d[None, :]
-    mask_rd = real_r[:, None] & (dim_d < HEAD_DIM)[None, :]
-    tl.store(address_rd, value_rd.to(start.dtype.element_ty), mask=mask_rd)

@@ -1,8 +1,8 @@
 """How all block sparse kernels find, read and mask the rows of their tiles.
 
-A tile is a block or an equal part of one: BLOCK is a multiple of TILE, its number of rows. Rows are read and written
-through descriptors (`descriptors.tiles_of`): what lies past the end, of the sequence or of head_dim, is read as 0 and
-not written. Suffixes: o rows that a program owns, t rows of a tile that it walks over, d head_dim.
+A tile is a block or an equal part of one: BLOCK is a multiple of TILE, its number of rows. Rows are read through
+descriptors (`descriptors.tiles_of`): what lies past the end, of the sequence or of head_dim, is read as 0. Suffixes: o
+rows that a program owns, t rows of a tile that it walks over, d head_dim.
 """
 
 # What `triton.jit` returns is typed as the kernel itself, not as something to launch.
@@ -64,20 +64,17 @@ def load_tile(matrix, head, base, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
-def store_tile(matrix, head, base, value_td, ROWS: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Write (t, d) rows in the dtype of the matrix."""
-    matrix.store([tl.program_id(2), head, base, 0], value_td.to(matrix.dtype).reshape(1, 1, ROWS, BLOCK_D))
+def store_tile(start, row_t, stride, real_t, value_td, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Write (t, d) rows in the dtype of the matrix; rows that are not real stay as they are.
 
-
-@triton.jit
-def store_partial(start, base, row_t, stride, value_td, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Write (t, d) rows of scratch memory, from row `base` on; `stride` elements from one to the next."""
+    Not through a descriptor: a program would stay until the copy engine has read all of what it leaves.
+    """
     dim_d = tl.arange(0, BLOCK_D)
-    address_td = start + base.to(tl.int64) * stride + ((row_t * stride)[:, None] + dim_d[None, :])
-    if HEAD_DIM == BLOCK_D:
-        tl.store(address_td, value_td)
-    else:
-        tl.store(address_td, value_td, mask=(dim_d < HEAD_DIM)[None, :])
+    address_td = start + (row_t.to(tl.int64) * stride)[:, None] + dim_d[None, :]
+    mask_td = real_t[:, None]
+    if HEAD_DIM != BLOCK_D:
+        mask_td = mask_td & (dim_d < HEAD_DIM)[None, :]
+    tl.store(address_td, value_td.to(start.dtype.element_ty), mask=mask_td)
 
 
 @triton.jit
