@@ -2,7 +2,7 @@
 
 from . import patterns
 from .api import sparse_attention, sparse_self_attention
-from .layouts import BlockSparse, Dense, IndexList, Layout, Nearest, PerHead
+from .layouts import BlockSparse, Dense, HubsApart, IndexList, InParts, Layout, Nearest, PerHead
 from .show import show
 from .support import IMPLEMENTATIONS, choose, explain, why_not
 
@@ -10,6 +10,8 @@ __all__ = [
     "IMPLEMENTATIONS",
     "BlockSparse",
     "Dense",
+    "HubsApart",
+    "InParts",
     "IndexList",
     "Layout",
     "Nearest",

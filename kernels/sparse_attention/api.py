@@ -53,9 +53,9 @@ def sparse_attention(
 
     q:       (batch, heads, N, head_dim), float32, float16, bfloat16 or float64; any strides, views need no copy.
     k, v:    (batch, heads, M, head_dim), dtype and device as q.
-    pattern: a layout of N queries and M keys on the same device: an IndexList, BlockSparse or Dense, or what a function
-             of `sparse_attention.patterns` returns; of its own per head if it has a heads dim. A content-based one
-             chooses its keys from q and k first.
+    pattern: a layout of N queries and M keys on the same device: an IndexList, BlockSparse or Dense, one of those made
+             of them, or what a function of `sparse_attention.patterns` returns; of its own per head if it has a heads
+             dim. A content-based one chooses its keys from q and k first.
     scale:   factor on the scores; head_dim ** -0.5 where it is not given.
     implementation: "auto", or one of `sparse_attention.IMPLEMENTATIONS`; `explain` says what "auto" takes and why.
     return_lse: also return the log of the sum of exp(score) of each query, so that parts can be merged.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import sdpa, triton
-from .layouts import Layout, PerHead
+from .layouts import HubsApart, InParts, Layout, PerHead
 
 Attend = Callable[[Tensor, Tensor, Tensor, Any, float], tuple[Tensor, Tensor]]
 """(q, k, v, layout, scale) -> (out, lse); queries in the `full_rows` of an index list come out as empty rows."""
@@ -75,6 +75,30 @@ def _load_fused_triton_block_sparse() -> AttendFused:
     return fused_block_sparse_attention
 
 
+def _load_triton_hubs_apart() -> Attend:
+    from .ops import hubs_apart_attention
+
+    return hubs_apart_attention
+
+
+def _load_fused_triton_hubs_apart() -> AttendFused:
+    from .ops import fused_hubs_apart_attention
+
+    return fused_hubs_apart_attention
+
+
+def _load_triton_in_parts() -> Attend:
+    from .ops import in_parts_attention
+
+    return in_parts_attention
+
+
+def _load_fused_triton_in_parts() -> AttendFused:
+    from .ops import fused_in_parts_attention
+
+    return fused_in_parts_attention
+
+
 def _load_sdpa() -> Attend:
     return sdpa.attend
 
@@ -97,6 +121,18 @@ def _load_reference_block_sparse() -> Attend:
     return attend
 
 
+def _load_reference_hubs_apart() -> Attend:
+    from .reference.hubs_apart import attend
+
+    return attend
+
+
+def _load_reference_in_parts() -> Attend:
+    from .reference.in_parts import attend
+
+    return attend
+
+
 def _load_reference_dense() -> Attend:
     from .reference.dense import attend
 
@@ -107,9 +143,19 @@ def _load_reference_dense() -> Attend:
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "triton": Implementation(
         summary="fused Triton kernels, nothing of size (N, n, d) in memory",
-        load={"index list": _load_triton_index_list, "block sparse": _load_triton_block_sparse},
+        load={
+            "index list": _load_triton_index_list,
+            "block sparse": _load_triton_block_sparse,
+            HubsApart.kind: _load_triton_hubs_apart,
+            InParts.kind: _load_triton_in_parts,
+        },
         why_not=triton.why_not,
-        load_fused={"index list": _load_fused_triton_index_list, "block sparse": _load_fused_triton_block_sparse},
+        load_fused={
+            "index list": _load_fused_triton_index_list,
+            "block sparse": _load_fused_triton_block_sparse,
+            HubsApart.kind: _load_fused_triton_hubs_apart,
+            InParts.kind: _load_fused_triton_in_parts,
+        },
     ),
     "sdpa": Implementation(
         summary="torch's fused dense attention",
@@ -126,6 +172,8 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
         load={
             "index list": _load_reference_index_list,
             "block sparse": _load_reference_block_sparse,
+            HubsApart.kind: _load_reference_hubs_apart,
+            InParts.kind: _load_reference_in_parts,
             "dense": _load_reference_dense,
         },
     ),

@@ -10,7 +10,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from sparse_attention import Layout
+from sparse_attention import HubsApart, InParts, Layout
 from sparse_attention.pictures.cost import mean_of
 from sparse_attention.show.__main__ import main
 
@@ -92,6 +92,7 @@ def test_the_table_gives_keys_a_query_and_layout_at_100_000_tokens(name: str, bu
     keys, kind = [cell.strip() for cell in row.split("|")][4:6]
     layout = built(name)
     assert keys == mean_of(layout.num_edges, layout.num_tokens * (layout.num_heads or 1))
-    names = ("auto", "of its parts") if layout.kind in ("index list", "block sparse", "per head") else ()
+    by_itself = ("index list", "block sparse", HubsApart.kind, InParts.kind, "per head")
+    names = ("auto", "of its parts") if layout.kind in by_itself else ()
     assert kind in ("by content" if layout.depends_on_inputs else layout.kind, *names)
     assert (kind == "auto") == ("layout" in yaml.safe_load((CONF / "pattern" / f"{name}.yaml").read_text()))

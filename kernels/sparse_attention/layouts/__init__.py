@@ -3,6 +3,8 @@
 from .block_lists import BlockLists
 from .block_sparse import BlockSparse
 from .dense import Dense
+from .hubs_apart import HubsApart
+from .in_parts import InParts
 from .index_list import IndexList, TransposedLists
 from .layout import EMPTY, Layout
 from .nearest import Nearest
@@ -13,6 +15,8 @@ __all__ = [
     "BlockLists",
     "BlockSparse",
     "Dense",
+    "HubsApart",
+    "InParts",
     "IndexList",
     "Layout",
     "Nearest",

@@ -57,7 +57,8 @@ class IndexList(Layout):
 
     indices:   int32 or int64 tensor, kept as contiguous int32.
     num_keys:  M, the length of k; N where it is not given.
-    full_rows: positions of queries that see all keys, such as global tokens; the same for all heads.
+    full_rows: positions of queries that see all keys, such as global tokens; the same for all heads. They are computed
+               in float32, head by head: where there are more than a few, `HubsApart` is faster on a GPU.
     validate:  False skips the checks of the table's values, which wait for the device. For patterns that are right by
                construction and change at each step; a position out of range is then undefined behaviour.
 

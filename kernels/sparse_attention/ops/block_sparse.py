@@ -27,21 +27,21 @@ from ..triton.block_sparse.forward import forward as _launch_forward
 from ..triton.block_sparse.launch import tiles_for
 from ..triton.block_sparse.lists import Lists
 
-_ROWS = "Tensor mask_words, Tensor blocks, Tensor masks, Tensor items, Tensor splits"
-_COLUMNS = "Tensor{0} t_mask_words, Tensor{0} t_blocks, Tensor{0} t_masks, Tensor{0} t_items, Tensor{0} t_splits"
+ROWS = "Tensor mask_words, Tensor blocks, Tensor masks, Tensor items, Tensor splits"
+COLUMNS = "Tensor{0} t_mask_words, Tensor{0} t_blocks, Tensor{0} t_masks, Tensor{0} t_items, Tensor{0} t_splits"
 _REST = "bool per_head, float scale"
 _GRADIENTS = "Tensor? d_out, Tensor? d_lse"
 _LIBRARY = torch.library.Library("sparse_attention", "FRAGMENT")
 _LIBRARY.define(
-    f"block_sparse_forward(Tensor q, Tensor k, Tensor v, {_ROWS}, {_COLUMNS.format('?')}, {_REST}) -> (Tensor, Tensor)"
+    f"block_sparse_forward(Tensor q, Tensor k, Tensor v, {ROWS}, {COLUMNS.format('?')}, {_REST}) -> (Tensor, Tensor)"
 )
 _LIBRARY.define(
-    f"block_sparse_backward({_GRADIENTS}, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, {_ROWS}, "
-    f"{_COLUMNS.format('')}, {_REST}) -> (Tensor, Tensor, Tensor)"
+    f"block_sparse_backward({_GRADIENTS}, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, {ROWS}, "
+    f"{COLUMNS.format('')}, {_REST}) -> (Tensor, Tensor, Tensor)"
 )
-_LIBRARY.define(f"fused_block_sparse_forward(Tensor qkv, {_ROWS}, {_COLUMNS.format('?')}, {_REST}) -> (Tensor, Tensor)")
+_LIBRARY.define(f"fused_block_sparse_forward(Tensor qkv, {ROWS}, {COLUMNS.format('?')}, {_REST}) -> (Tensor, Tensor)")
 _LIBRARY.define(
-    f"fused_block_sparse_backward({_GRADIENTS}, Tensor qkv, Tensor out, Tensor lse, {_ROWS}, {_COLUMNS.format('')}, "
+    f"fused_block_sparse_backward({_GRADIENTS}, Tensor qkv, Tensor out, Tensor lse, {ROWS}, {COLUMNS.format('')}, "
     f"{_REST}) -> Tensor"
 )
 _OPS = torch.ops.sparse_attention
@@ -55,7 +55,7 @@ def block_sparse_attention(q: Tensor, k: Tensor, v: Tensor, layout: BlockSparse,
 
     Any strides with a contiguous last dim need no copy.
     """
-    rows, columns = _lists(layout, q, k, v)
+    rows, columns = lists_of(layout, q, k, v)
     return _OPS.block_sparse_forward.default(q, k, v, *rows, *columns, layout.num_heads is not None, scale)
 
 
@@ -66,11 +66,11 @@ def fused_block_sparse_attention(qkv: Tensor, layout: BlockSparse, scale: float)
     """
     if torch.is_autocast_enabled(qkv.device.type):
         qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
-    rows, columns = _lists(layout, qkv)
+    rows, columns = lists_of(layout, qkv)
     return _OPS.fused_block_sparse_forward.default(qkv, *rows, *columns, layout.num_heads is not None, scale)
 
 
-def _lists(layout: BlockSparse, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+def lists_of(layout: BlockSparse, *inputs: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
     """Lists by row, and those by column, which take time to build, only where backward may ask for them."""
     training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     if torch.compiler.is_compiling() and not layout.is_built(training):
@@ -98,7 +98,7 @@ def _forward(
     t_splits: Tensor | None, per_head: bool, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
-    return _run_forward(_readable(q), _readable(k), _readable(v), rows, scale)
+    return run_forward(_readable(q), _readable(k), _readable(v), rows, scale)
 
 
 @_kernel("block_sparse_backward")
@@ -112,7 +112,7 @@ def _backward(
     columns = Lists(t_mask_words, t_blocks, t_masks, t_items, t_splits, per_head)
     q, k, v = map(_readable, (q, k, v))
     gradients = _empty_gradients(q, k)
-    _run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, gradients)
+    run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, gradients)
     return gradients
 
 
@@ -122,7 +122,7 @@ def _fused_forward(
     t_mask_words: Tensor | None, t_blocks: Tensor | None, t_masks: Tensor | None, t_items: Tensor | None,
     t_splits: Tensor | None, per_head: bool, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return _run_forward(*_split(_readable(qkv)), Lists(mask_words, blocks, masks, items, splits, per_head), scale)
+    return run_forward(*split(_readable(qkv)), Lists(mask_words, blocks, masks, items, splits, per_head), scale)
 
 
 @_kernel("fused_block_sparse_backward")
@@ -135,22 +135,22 @@ def _fused_backward(
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
     columns = Lists(t_mask_words, t_blocks, t_masks, t_items, t_splits, per_head)
     d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    q, k, v = _split(_readable(qkv))
-    _run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, _split(d_qkv))
+    q, k, v = split(_readable(qkv))
+    run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, split(d_qkv))
     return d_qkv
 
 
-def _run_forward(q: Tensor, k: Tensor, v: Tensor, rows: Lists, scale: float) -> tuple[Tensor, Tensor]:
+def run_forward(q: Tensor, k: Tensor, v: Tensor, rows: Lists, scale: float) -> tuple[Tensor, Tensor]:
     missing = aligned_width(q.shape[-1], q.dtype) - q.shape[-1]
     if missing:
         q, k, v = (pad(x, (0, missing)) for x in (q, k, v))
-        wide, lse = _run_forward(q, k, v, rows, scale)
+        wide, lse = run_forward(q, k, v, rows, scale)
         return wide[..., :-missing].transpose(1, 2).contiguous().transpose(1, 2), lse
-    with _on(q.device):
+    with on(q.device):
         return _launch_forward(q, k, v, rows, scale, tiles_for(q.dtype, q.shape[-1], rows.block_size).forward)
 
 
-def _run_backward(
+def run_backward(
     d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
     rows: Lists, columns: Lists, scale: float, gradients: tuple[Tensor, Tensor, Tensor],
 ) -> None:  # fmt: skip
@@ -159,18 +159,18 @@ def _run_backward(
         q, k, v, out = (pad(x, (0, missing)) for x in (q, k, v, out))
         d_out = None if d_out is None else pad(d_out, (0, missing))
         wide = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(k))
-        _run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, wide)
+        run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, wide)
         for gradient, padded in zip(gradients, wide, strict=True):
             gradient.copy_(padded[..., :-missing])
         return
     d_out = torch.zeros_like(out) if d_out is None else _readable(d_out)
     d_lse = None if d_lse is None else d_lse.contiguous()
     tiles = tiles_for(q.dtype, q.shape[-1], rows.block_size)
-    with _on(q.device):
+    with on(q.device):
         _launch_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, tiles, gradients)
 
 
-def _on(device: torch.device) -> AbstractContextManager[Any]:
+def on(device: torch.device) -> AbstractContextManager[Any]:
     """Kernels are launched on the current device, which need not be that of the tensors."""
     return nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
 
@@ -185,7 +185,7 @@ def _empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(k)
 
 
-def _split(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def split(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Views q, k, v (b, h, n, d) of a fused projection (b, n, 3, h, d)."""
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
     return q, k, v
@@ -209,7 +209,7 @@ def _(d_out, d_lse, q, k, *rest):
 
 @torch.library.register_fake("sparse_attention::fused_block_sparse_forward", lib=_LIBRARY)
 def _(qkv, *lists):
-    return _fake_results(_split(qkv)[0])
+    return _fake_results(split(qkv)[0])
 
 
 @torch.library.register_fake("sparse_attention::fused_block_sparse_backward", lib=_LIBRARY)
@@ -262,11 +262,11 @@ def _flops(passes: int, q_or_qkv: Tensor, rows: tuple[Tensor, ...], per_head: bo
     """2 d for each attended pair and pass; without data every pair of every listed block counts as attended."""
     fused = q_or_qkv.dim() == 5
     batch, heads, num_queries = q_or_qkv.shape[0], q_or_qkv.shape[3 if fused else 1], q_or_qkv.shape[1 if fused else 2]
-    pairs = _attended_pairs(num_queries, *rows[:4])
+    pairs = attended_pairs(num_queries, *rows[:4])
     return 2 * q_or_qkv.shape[-1] * passes * pairs * batch * (1 if per_head else heads)
 
 
-def _attended_pairs(num_queries: int, mask_words: Tensor, blocks: Tensor, masks: Tensor, items: Tensor) -> int:
+def attended_pairs(num_queries: int, mask_words: Tensor, blocks: Tensor, masks: Tensor, items: Tensor) -> int:
     size = mask_words.shape[1]
     if isinstance(blocks, FakeTensor):
         return blocks.numel() * size**2

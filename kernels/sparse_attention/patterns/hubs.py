@@ -20,6 +20,7 @@ def hubs(
     arXiv:1902.09113) has one, and the global tokens of ETC (Ainslie et al. 2020, arXiv:2004.08483) are many.
 
     At most N (num_hubs + 2 window + 1) edges, and up to num_hubs N more if `two_way`; the union of the three, exactly.
+    Hubs are best stored apart (`HubsApart`): at home, each would fill blocks of its own.
 
     two_way: the hubs also see all tokens.
     layout, block_size: how it is stored, as `rules.lay_out` takes them.

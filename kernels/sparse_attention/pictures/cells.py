@@ -11,7 +11,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from ..layouts import BlockSparse, Dense, IndexList, Layout
+from ..layouts import BlockSparse, Dense, HubsApart, IndexList, InParts, Layout
 from ..layouts.bit_masks import unpack_bits
 from ..layouts.block_sparse import WHOLE
 
@@ -65,6 +65,20 @@ def _(layout: BlockSparse, query_cell: int, key_cell: int) -> Tensor:
         cells = row_cells[:, :, None] * num_columns + column_cells[:, None, :]
         pairs.scatter_add_(0, cells.flatten(), found.flatten())
     return pairs.view(num_rows, num_columns)
+
+
+@pairs_by_cell.register
+def _(layout: HubsApart, query_cell: int, key_cell: int) -> Tensor:
+    queries, keys = _edges_of_cells(layout.num_tokens, query_cell).diff(), _edges_of_cells(layout.num_keys, key_cell)
+    columns = (layout.columns_index // key_cell).bincount(minlength=keys.numel() - 1)
+    rows = (layout.rows_index // query_cell).bincount(minlength=queries.numel())
+    apart = (queries - rows)[:, None] * columns + rows[:, None] * keys.diff()
+    return pairs_by_cell(layout.rest, query_cell, key_cell) + apart
+
+
+@pairs_by_cell.register
+def _(layout: InParts, query_cell: int, key_cell: int) -> Tensor:
+    return torch.stack([pairs_by_cell(part, query_cell, key_cell) for part in layout.parts]).sum(dim=0)
 
 
 @pairs_by_cell.register

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import singledispatch
 
 import torch
 from torch import Tensor
 
-from ..layouts import BlockSparse, Dense, IndexList, Layout, PerHead
+from ..layouts import BlockSparse, Dense, HubsApart, IndexList, InParts, Layout, PerHead
 from .cells import pairs_by_cell
 from .heads import HeadGroup
 
@@ -72,6 +72,17 @@ def _(layout: BlockSparse) -> Storage:
     forward = of_entries + lists.offsets.nbytes + lists.partial.nbytes + layout.mask_words.nbytes
     transposed = of_entries + (2 * layout.num_columns * (layout.num_heads or 1) + 1) * 4
     return Storage(forward, transposed, layout.num_entries * layout.block_size**2)
+
+
+@storage.register
+def _(layout: HubsApart) -> Storage:
+    return storage(layout.blocks)
+
+
+@storage.register
+def _(layout: InParts) -> Storage:
+    parts = [storage(part) for part in layout.parts]
+    return Storage(*(sum(figures) for figures in zip(*map(astuple, parts), strict=True)))
 
 
 @storage.register

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ..layouts import BlockSparse, Dense, IndexList, Layout, PerHead
+from functools import reduce
+from operator import or_
+
+from ..layouts import BlockSparse, Dense, HubsApart, IndexList, InParts, Layout, PerHead
 from .blocks import Blocks
 from .each_head import EachHead
-from .global_tokens import Rows
+from .global_tokens import Columns, Rows
 from .listed import Listed
 from .rule import Rule
 from .steps import Everything
@@ -21,6 +24,10 @@ def rule_of(layout: Layout) -> Rule:
         if layout.num_heads is None:
             return Blocks.of(layout)
         return EachHead(tuple(Blocks.of(layout, head) for head in range(layout.num_heads)))
+    if isinstance(layout, HubsApart):
+        return Columns(layout.columns) | Blocks.of(layout.rest) | Rows(layout.rows)
+    if isinstance(layout, InParts):
+        return reduce(or_, (part.rule for part in layout.parts))
     if isinstance(layout, Dense):
         return Everything(layout.causal)
     if isinstance(layout, PerHead):

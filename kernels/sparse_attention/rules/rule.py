@@ -1,4 +1,4 @@
-"""What a pattern says, once: whether a query sees a key. Layouts are derived from it, and rules combine with | and &.
+"""What a pattern says, once: whether a query sees a key. Layouts are derived from it; rules combine with |, & and -.
 
 A tile is a square of `size` queries and `size` keys. Rules list the tiles that hold any allowed pair, and say which of
 them look alike, so that a layout of blocks evaluates a few tiles instead of N^2 pairs.
@@ -76,6 +76,9 @@ class Rule(ABC):
 
     def __and__(self, other: Rule) -> Rule:
         return Intersection(self, other)
+
+    def __sub__(self, other: Rule) -> Rule:
+        return Difference(self, other)
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,31 @@ class Intersection(_Pair):
     def full_rows(self, num_tokens: int) -> tuple[int, ...]:
         second = set(self.second.full_rows(num_tokens))
         return tuple(row for row in self.first.full_rows(num_tokens) if row in second)
+
+
+class Difference(_Pair):
+    """What one rule allows and another one does not."""
+
+    def allowed(self, query: Tensor, key: Tensor) -> Tensor:
+        return self.first.allowed(query, key) & ~self.second.allowed(query, key)
+
+    def keys(self, query: Tensor, num_tokens: int) -> Tensor:
+        keys = self.first.keys(query, num_tokens)
+        return keys.masked_fill((keys < 0) | self.second.allowed(query[:, None], keys.clamp(min=0)), EMPTY)
+
+    def num_slots(self, num_tokens: int) -> int:
+        return num_tokens if self.first.full_rows(num_tokens) else self.first.num_slots(num_tokens)
+
+    def tiles(self, size: int, num_tokens: int) -> Tensor:
+        codes = self.first.tiles(size, num_tokens)
+        row, column = split_codes(codes, size, num_tokens)
+        return codes[self.second.kinds(row * size, column * size, size) != WHOLE]
+
+    def _is_whole(self, first: Tensor, second: Tensor) -> Tensor:
+        return (first == WHOLE) & (second == NOTHING)
+
+    def _is_nothing(self, first: Tensor, second: Tensor) -> Tensor:
+        return (first == NOTHING) | (second == WHOLE)
 
 
 def _merged(first: Tensor, second: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ LAYOUTS: dict[str, Callable[..., Layout]] = {
         patterns.union, patterns=[partial(patterns.window, window=2), partial(patterns.random, keys_per_query=3)]
     ),
 }
+WITH_HUBS = ("longformer", "hubs", "hubs one way")
 FIXED_LAYOUTS: dict[str, Callable[..., Layout]] = {
     "random": patterns.random,
     "bigbird": partial(patterns.bigbird, block_size=16),
@@ -50,6 +51,8 @@ def test_all_layouts_of_a_pattern_hold_its_rule(name: str, n: int) -> None:
     position = torch.arange(n)
     stored = [{"layout": "auto"}, {"layout": "index_list"}]
     stored += [{"layout": "block_sparse", "block_size": size} for size in BLOCK_SIZES]
+    if name in WITH_HUBS:
+        stored += [{"layout": "hubs_apart", "block_size": size} for size in BLOCK_SIZES]
     for options in stored:
         layout = LAYOUTS[name](n, **options)
         allowed = layout.rule.allowed(position[:, None], position)
@@ -114,6 +117,7 @@ BUILT_AT_A_MILLION = {
     "documents": partial(patterns.documents, lengths=1000),
     "knn": partial(patterns.knn, num_nearest=8),
     "hubs": partial(patterns.hubs, num_hubs=8, window=4),
+    "hubs apart": partial(patterns.hubs, num_hubs=128, window=64, layout="hubs_apart"),
 }
 
 

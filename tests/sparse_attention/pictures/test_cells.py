@@ -8,7 +8,13 @@ from torch import Tensor
 
 from sparse_attention import Dense, IndexList, Layout, patterns
 from sparse_attention.pictures.cells import pairs_by_cell, share_by_cell
-from tests.sparse_attention.block_layouts import AWKWARD_BLOCKS, block_layout
+from tests.sparse_attention.block_layouts import (
+    AWKWARD_BLOCKS,
+    AWKWARD_HUBS,
+    block_layout,
+    hubs_layout,
+    in_parts_layout,
+)
 
 CELLS = [(1, 1), (3, 5), (16, 16), (20, 7), (64, 64), (1, 1000), (1000, 1), (1000, 1000)]
 
@@ -40,6 +46,15 @@ def test_more_blocks_than_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -
 def test_an_index_list_with_empty_slots_and_full_rows() -> None:
     check(patterns.longformer(83, window=3, num_global=2, layout="index_list"))
     check(IndexList(torch.tensor([[0, -1], [-1, -1], [2, 4]]), num_keys=5, full_rows=[1]))
+
+
+@pytest.mark.parametrize("name", AWKWARD_HUBS)
+def test_hubs_apart_are_counted_at_their_own_places(name: str) -> None:
+    check(hubs_layout(name, num_tokens=83, seed=2))
+
+
+def test_parts_are_counted_together() -> None:
+    check(in_parts_layout(num_tokens=83, seed=2))
 
 
 def test_more_slots_than_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

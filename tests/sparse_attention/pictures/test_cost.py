@@ -7,7 +7,7 @@ from sparse_attention import Dense, IndexList, Layout, patterns
 from sparse_attention.layouts import PerHead
 from sparse_attention.pictures.cost import Spread, cost_table, flops, in_bytes, percent, storage, times
 from sparse_attention.pictures.heads import head_groups
-from tests.sparse_attention.block_layouts import block_layout
+from tests.sparse_attention.block_layouts import block_layout, hubs_layout, in_parts_layout
 
 
 def table_of(layout: Layout) -> dict[str, tuple[str, str, str]]:
@@ -21,6 +21,8 @@ def layouts() -> list[Layout]:
         patterns.longformer(50, window=2, num_global=1, layout="index_list"),
         block_layout(num_tokens=131, num_keys=77, heads=3, seed=2),
         block_layout(num_tokens=90, seed=3),
+        hubs_layout("other keys than queries", num_tokens=90),
+        in_parts_layout(num_tokens=60),
         Dense(40, 30),
         PerHead([Dense(40), block_layout(num_tokens=40, heads=2, seed=5)], heads=[3, 2]),
         Dense(40, causal=True),

@@ -17,7 +17,7 @@ from longtag.memory.estimate.without_data import implementation_for_shapes, stan
 from longtag.memory.head_groups import layouts_of_groups
 from longtag.memory.tiled_loss import cost_of_tokens, longest_tile
 from longtag.model import TokenClassifier
-from sparse_attention import Layout
+from sparse_attention import InParts, Layout
 
 EMBEDDING, HEAD, OPTIMIZER = "embedding", "head and loss", "optimizer"
 
@@ -95,8 +95,9 @@ def count_standing(subject: Subject) -> Standing:
 def _built(subject: Subject) -> Layout:
     """The layout, with all that depends on its data, which the rest of the count does without."""
     layout = subject.pattern(subject.tokens)
-    if stand_in(layout) is layout:
-        layout.build()
+    for part in layout.parts if isinstance(layout, InParts) else (layout,):
+        if stand_in(part) is part:
+            part.build()
     return layout
 
 

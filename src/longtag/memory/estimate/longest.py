@@ -1,6 +1,7 @@
 """The longest sequence whose training step fits."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -8,7 +9,7 @@ from longtag.memory.estimate.compose import count_composed
 from longtag.memory.estimate.count import Standing
 from longtag.memory.estimate.estimate import Estimate, summed
 from longtag.memory.estimate.subject import Subject
-from sparse_attention import IndexList, Layout
+from sparse_attention import BlockSparse, HubsApart, IndexList, InParts, Layout
 
 CLOSE = 0.99
 """Share of the room that is filled at least, unless the search takes too long."""
@@ -44,12 +45,22 @@ def longest(subject: Subject, standing: Standing, room: int, known: Estimate) ->
 def _of_any_length(subject: Subject):
     """The pattern; of lists that grow with the length only the size, which is soon known."""
     layout = subject.pattern(subject.tokens)
-    if type(layout) is not IndexList:
-        return subject.pattern
-    heads, slots = layout.indices.shape[:-2], layout.num_slots
+    return partial(_of_length, layout) if type(layout) in (IndexList, InParts) else subject.pattern
 
-    def of_length(num_tokens: int) -> Layout:
-        table = torch.empty((*heads, num_tokens, slots), dtype=torch.int32)
-        return IndexList(table, validate=False)
 
-    return of_length
+def _of_length(layout: Layout, num_tokens: int) -> Layout:
+    """One of the same kind and about the size that this one would have for so many tokens."""
+    if isinstance(layout, InParts):
+        return InParts([_of_length(part, num_tokens) for part in layout.parts])
+    if isinstance(layout, HubsApart):
+        columns, rows = (range(min(len(hubs), num_tokens)) for hubs in (layout.columns, layout.rows))
+        rest = _of_length(layout.rest, num_tokens)
+        return HubsApart(rest, columns=columns, rows=rows)  # pyright: ignore[reportArgumentType]
+    if isinstance(layout, BlockSparse):
+        size = layout.block_size
+        blocks_of_a_row, num_rows = -(-layout.num_entries // layout.num_rows), -(-num_tokens // size)
+        table = torch.arange(min(blocks_of_a_row, num_rows)).expand(num_rows, -1)
+        return BlockSparse.from_table(table, block_size=size, num_tokens=num_tokens)
+    assert isinstance(layout, IndexList)
+    table = torch.empty((*layout.indices.shape[:-2], num_tokens, layout.num_slots), dtype=torch.int32)
+    return IndexList(table, validate=False)

@@ -19,7 +19,7 @@ from longtag.errors import UsageError
 from longtag.fused import why_not
 from longtag.memory.even_tiles import some_tiles_only
 from longtag.model import block, rotary
-from sparse_attention import IMPLEMENTATIONS, IndexList, Layout
+from sparse_attention import IMPLEMENTATIONS, IndexList, InParts, Layout
 
 FOR_SHAPES = "for shapes alone"
 """An implementation of attention for every layout and device: Triton's operators, or torch's own if it is dense."""
@@ -50,6 +50,8 @@ def stand_in(layout: Layout) -> Layout:
     if type(layout) is IndexList:
         indices = torch.empty(layout.indices.shape, dtype=torch.int32)
         return IndexList(indices, layout.num_keys, layout.full_rows, validate=False)
+    if isinstance(layout, InParts):
+        return InParts([stand_in(part) for part in layout.parts])
     return layout
 
 

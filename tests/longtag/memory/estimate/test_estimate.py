@@ -18,7 +18,8 @@ from longtag.memory.even_tiles import some_tiles_only, tile_starts
 from longtag.memory.live_bytes import LiveBytes
 from longtag.memory.tiled_loss import cost_of_tokens
 from longtag.model import TokenClassifier
-from sparse_attention import patterns
+from sparse_attention import InParts, Layout, patterns
+from sparse_attention.rules.to_index_list import to_index_list
 
 from .conftest import CLASSES, D_FF, NUM_TOKENS, WIDTH, small_subject
 
@@ -157,16 +158,32 @@ def test_nothing_fits_into_less_than_the_weights():
     assert longest(subject, count_standing(subject), 1000, estimate(subject)) == 0
 
 
+def a_list_beside_hubs_apart(num_tokens: int) -> Layout:
+    hubs = patterns.hubs(num_tokens, num_hubs=5, window=9, layout="hubs_apart")
+    listed = to_index_list(patterns.random(num_tokens, keys_per_query=4).rule - hubs.rule, num_tokens)
+    return InParts([hubs, listed])
+
+
+def test_the_longest_sequence_in_parts_is_found_without_drawing_its_keys():
+    subject = small_subject(pattern=a_list_beside_hubs_apart)
+    standing, room = count_standing(subject), 2**29
+    found = longest(subject, standing, room, estimate(subject))
+    longer, shorter = (estimate(replace(subject, tokens=tokens)).peak for tokens in (found * 11 // 10, found))
+    assert shorter <= 1.01 * room < longer
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
         partial(patterns.window, window=100, layout="block_sparse"),
         partial(patterns.bigbird, block_size=64),
         partial(patterns.window, window=2, layout="index_list"),
+        partial(patterns.hubs, num_hubs=5, window=9, layout="hubs_apart"),
+        a_list_beside_hubs_apart,
         patterns.dense,
         partial(patterns.knn, num_nearest=4),
     ],
-    ids=["block sparse", "bigbird", "index list", "dense", "chosen by content"],
+    ids=["block sparse", "bigbird", "index list", "hubs apart", "in parts", "dense", "chosen by content"],
 )
 def test_every_kind_of_layout_can_be_counted(pattern):
     found = estimate(small_subject(BLOCKS(), num_layers=1, pattern=pattern))
