@@ -51,6 +51,8 @@ class BehindAttention:
     product:   dtype in which matrices are multiplied.
     stream:    dtype of the sums and of the result.
     recompute: keep x and attended alone, and run everything a second time in backward.
+    spends:    backward may write the gradient of `attended` over it, because nobody else has it, and who runs backward
+               twice makes it again.
     tile:      rows at a time in backward, at most, where that is so; None takes all of them at once. Forward, which has
                no gradients to hold, takes twice as many.
     """
@@ -60,6 +62,7 @@ class BehindAttention:
     product: torch.dtype
     stream: torch.dtype
     recompute: bool = False
+    spends: bool = False
     tile: int | None = None
 
 
@@ -157,7 +160,10 @@ class _BehindAttention(torch.autograd.Function):
         d_x = torch.empty(x.shape, dtype=settings.stream, device=x.device)
         # Where nothing lies between the sum and `attended`, both gradients are one.
         is_one = ctx.weights.out_weight is None and settings.dropout == 0 and attended.dtype == settings.stream
-        d_attended = d_x if is_one else torch.empty_like(attended)
+        if is_one:
+            d_attended = d_x
+        else:
+            d_attended = attended if settings.spends else torch.empty_like(attended)
         for rows in even_tiles(x.shape[0], settings.tile):
             kept = halves.forward(x[rows], attended[rows], rows.start)[1]
             halves.backward(

@@ -116,6 +116,8 @@ class Block(nn.Module):
             stream=stream,
             # Recomputation of a whole block stops in front of what is recomputed by itself.
             recompute=self.levers.recomputes_rows or self.levers.blocks_recomputed_together == 1,
+            # Groups of heads sum up what they make into a tensor that they do not keep.
+            spends=self.levers.tile_heads is not None and self.levers.blocks_recomputed_together > 0,
             tile=self.levers.tile_tokens,
         )
 

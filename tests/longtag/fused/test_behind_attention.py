@@ -80,6 +80,43 @@ def test_dropout_draws_the_same_masks_however_the_rows_are_cut(norm):
             assert relative_error(ours, theirs) < 1e-6
 
 
+@pytest.mark.parametrize("tile", [None, 5])
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_spent_attention_leaves_its_memory_to_its_gradient_and_backward_may_run_again(norm, tile):
+    weights = random_weights(WIDTH, HIDDEN, norm, projected=True)
+    x, source = random_rows(ROWS, WIDTH), random_rows(ROWS, WIDTH)
+    upstream = torch.randn(ROWS, WIDTH, device=DEVICE)
+    # Held, so that no memory is used twice.
+    made, reached = [], []
+
+    def addresses(tensors):
+        return {tensor.data_ptr() for tensor in tensors}
+
+    def run(spends):
+        def block(x, source):
+            # Made anew, as groups of heads make it, and kept by nobody else.
+            attended = source * 2
+            made.append(attended)
+            attended.register_hook(reached.append)
+            settings = EXACT(dropout=0.4, recompute=True, tile=tile, spends=spends)
+            return behind_attention(x, attended, weights, settings)
+
+        torch.manual_seed(5)
+        out = checkpoint(block, x, source, use_reentrant=False)
+        inputs = [x, source, *(weight for weight in weights if weight is not None)]
+        once, again = (torch.autograd.grad(out, inputs, upstream, retain_graph=True) for _ in range(2))
+        return once, again
+
+    expected, _ = run(False)
+    assert not addresses(made) & addresses(reached)
+    made.clear()
+    reached.clear()
+    for found in run(True):
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.equal(ours, theirs)
+    assert addresses(reached) <= addresses(made)
+
+
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_in_bfloat16_it_is_as_exact_as_torch_under_autocast(norm):
     x, attended = random_rows(101, 64), random_rows(101, 64)

@@ -51,7 +51,7 @@ def test_levers_reach_every_block():
     [
         ("fast", Levers(residual="bfloat16")),
         ("balanced", Levers(checkpoint="blocks", tile_tokens=65536, residual="bfloat16")),
-        ("lean", Levers(checkpoint="blocks", tile_tokens=16384, tile_heads=3, offload=True, residual="bfloat16")),
+        ("lean", Levers(checkpoint="blocks", tile_tokens=20480, tile_heads=3, offload=True, residual="bfloat16")),
     ],
 )
 def test_presets_are_these_levers(composed, preset, expected):
