@@ -162,8 +162,10 @@ class _BehindAttention(torch.autograd.Function):
         is_one = ctx.weights.out_weight is None and settings.dropout == 0 and attended.dtype == settings.stream
         if is_one:
             d_attended = d_x
+        elif settings.spends:
+            d_attended = attended
         else:
-            d_attended = attended if settings.spends else torch.empty_like(attended)
+            d_attended = torch.empty_like(attended)
         for rows in even_tiles(x.shape[0], settings.tile):
             kept = halves.forward(x[rows], attended[rows], rows.start)[1]
             halves.backward(
