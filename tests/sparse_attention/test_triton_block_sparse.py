@@ -134,6 +134,12 @@ def test_expanded_and_transposed_gradients() -> None:
     check(inputs, block_layout(num_tokens=20, device=DEVICE, seed=8))
 
 
+def test_a_stride_that_nobody_steps_over_may_be_anything() -> None:
+    inputs = random_inputs(num_tokens=20, head_dim=8, device=DEVICE, seed=34)
+    q = inputs.q.as_strided(inputs.q.shape, (7, *inputs.q.stride()[1:]))
+    check(replace(inputs, q=q), block_layout(num_tokens=20, device=DEVICE, seed=35))
+
+
 def test_k_and_v_with_strides_of_their_own() -> None:
     inputs = random_inputs(num_tokens=20, head_dim=8, device=DEVICE, seed=9)
     k = inputs.k.transpose(1, 2).contiguous().transpose(1, 2)
