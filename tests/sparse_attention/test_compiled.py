@@ -20,7 +20,7 @@ import torch
 
 name, head_dim, block_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 kernel = {"forward": forward._forward_kernel, "by_row": by_row._by_row_kernel, "by_column": by_column._by_column_kernel}
-kernel, tile = kernel[name], getattr(tiles_for(torch.bfloat16, head_dim, block_size), name)
+kernel, tile = kernel[name].function, getattr(tiles_for(torch.bfloat16, head_dim, block_size), name)
 own, walked = ("KEYS", "QUERIES") if name == "by_column" else ("QUERIES", "KEYS")
 constants = {"HEAD_DIM": head_dim, "BLOCK_D": padded(head_dim), "BLOCK": block_size, own: tile.own, walked: tile.walked,
              "PER_HEAD": False, "RAGGED": True, "NEGATIVE": False, "HAS_D_LSE": True}

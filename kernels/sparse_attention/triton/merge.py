@@ -10,8 +10,8 @@ Two passes over memory in all. Shape suffixes: b batch, h heads, n queries of th
 head_dim.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 
 import triton
 import triton.language as tl
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .block_sparse.launch import padded
 from .block_sparse.tiles import store_tile
+from .kernel import Kernel
 
 ELEMENTS = 2048
 """Of each matrix that a program holds: 16 for each of its threads."""
@@ -58,6 +59,7 @@ def _launch(like: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     return grid, {"HEAD_DIM": head_dim, "BLOCK_D": width, "QUERIES": queries}
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries"])
 def _merge_kernel(
     first_ptr, first_lse_ptr, second_ptr, second_lse_ptr, out_ptr, lse_ptr, num_queries, heads,
@@ -82,6 +84,7 @@ def _merge_kernel(
     tl.store(lse_ptr + batch * lse_stride_b + head * lse_stride_h + query_q, lse_q, mask=real_q)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries"])
 def _merge_backward_kernel(
     d_out_ptr, d_lse_ptr, first_ptr, first_lse_ptr, second_ptr, second_lse_ptr,

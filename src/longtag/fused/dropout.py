@@ -5,8 +5,8 @@ for the row and one for the element. Dropout needs draws that look independent, 
 dearest part of a kernel that does little else.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl

@@ -6,8 +6,8 @@ Programs stay on their processor and take one tile of the result after another; 
 so that a and b are found in the L2 cache.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 
 import torch
 import triton
@@ -16,6 +16,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from longtag.fused.launch import is_fake, processors_of
+from sparse_attention.triton.kernel import Kernel
 
 BLOCK_N, BLOCK_F, BLOCK_M = 128, 256, 64
 """Rows, columns and depth of a tile: the fastest of those tried on an H100."""
@@ -60,6 +61,7 @@ def stages_of(depth: int) -> int:
     return STAGES if depth > BLOCK_M else 1
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_rows"])
 def _kernel(
     a, b, mask, out, sums_ptr, factor, num_rows, features, DEPTH: tl.constexpr,

@@ -3,8 +3,8 @@
 Shape suffixes: n rows, r rows of a program, f features.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false
 
 import torch
 import triton
@@ -15,6 +15,7 @@ from longtag.fused import masked_product
 from longtag.fused.dropout import keeps
 from longtag.fused.launch import is_fake, programs_of
 from longtag.fused.sum_norm import Dropout
+from sparse_attention.triton.kernel import Kernel
 
 ROWS, FEATURES = 8, 512
 """Held by a program at once: the fastest of those tried on an H100."""
@@ -26,7 +27,7 @@ def relu_dropout_(x: Tensor, bias: Tensor, dropout: Dropout) -> None:
         return
     num_rows, features = x.shape
     _forward_kernel[(-(-num_rows // ROWS), -(-features // FEATURES))](
-        x, bias, num_rows, features, **dropout.arguments, **dropout.constants,
+        x, bias, dropout.seeds, num_rows, features, *dropout.numbers, **dropout.constants,
         ROWS=ROWS, FEATURES=FEATURES, num_warps=4,
     )  # fmt: skip
 
@@ -57,9 +58,10 @@ def relu_dropout_backward_(gradient: Tensor, out: Tensor, p: float) -> Tensor:
     return sums.sum(0)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_rows", "first_row"])
 def _forward_kernel(
-    x_ptr, bias_ptr, num_rows, features, seed_ptr, first_row, dropout,
+    x_ptr, bias_ptr, seed_ptr, num_rows, features, first_row, dropout,
     DROPS: tl.constexpr, SEED: tl.constexpr, ROWS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     row_r = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -76,6 +78,7 @@ def _forward_kernel(
     tl.store(x_ptr + at_rf, x_rf.to(x_ptr.dtype.element_ty), mask=real_rf)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_rows"])
 def _backward_kernel(
     gradient_ptr, out_ptr, sums_ptr, num_rows, features, factor, ROWS: tl.constexpr, FEATURES: tl.constexpr

@@ -3,14 +3,15 @@
 Shape suffixes: r tokens of a program, p pairs of features.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from longtag.fused.launch import is_fake
+from sparse_attention.triton.kernel import Kernel
 
 TOKENS, PAIRS = 4, 512
 """Held by a program at once."""
@@ -28,6 +29,7 @@ def rotate_(projected_bn3hd: Tensor, cos: Tensor, sin: Tensor, *, back: bool = F
     )  # fmt: skip
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_rows", "num_tokens"])
 def _kernel(
     x_ptr, cos_ptr, sin_ptr, num_rows, num_tokens, pairs, sign,

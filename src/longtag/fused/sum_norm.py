@@ -7,8 +7,8 @@ The base may itself be the norm of an earlier sum, which is then computed from t
 Shape suffixes: n rows, r rows of a program, f features.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from longtag.fused.dropout import keeps
 from longtag.fused.launch import is_fake, power_of_two, programs_of
+from sparse_attention.triton.kernel import Kernel
 
 
 class Norm(NamedTuple):
@@ -49,8 +50,8 @@ class Dropout:
     first_row: int = 0
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        return {"seed_ptr": self.seeds, "first_row": self.first_row, "dropout": self.p}
+    def numbers(self) -> tuple[int, float]:
+        return self.first_row, self.p
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -90,8 +91,8 @@ def sum_norm(
         *((empty, empty) if norm is None else (norm.weight, norm.bias)),
         *((empty, empty) if stats is None else stats),
         *((empty, empty) if of_base is None else (of_base.weight, of_base.bias)),
-        *(stats_of_base or (empty, empty)),
-        num_rows=num_rows, eps=0.0 if norm is None else norm.eps, **dropout.arguments, **dropout.constants,
+        *(stats_of_base or (empty, empty)), dropout.seeds,
+        num_rows, 0.0 if norm is None else norm.eps, *dropout.numbers, **dropout.constants,
         HAS_BIAS=bias is not None, NORMS=norm is not None, NORMS_BASE=base_norm is not None,
         FEATURES=features, BLOCK=power_of_two(features), ROWS=rows, num_warps=_warps_of(features),
     )  # fmt: skip
@@ -140,8 +141,8 @@ def sum_norm_backward(
         first, second = (*d_outs, empty, empty)[:2]
         _backward_kernel[(programs,)](
             first, second, empty if d_total is None else d_total, total,
-            empty if norm is None else norm.weight, *(stats or (empty, empty)), d_sum, d_branch, sums,
-            num_rows=num_rows, **dropout.arguments, **dropout.constants,
+            empty if norm is None else norm.weight, *(stats or (empty, empty)), d_sum, d_branch, sums, dropout.seeds,
+            num_rows, *dropout.numbers, **dropout.constants,
             NUM_OUTS=len(d_outs), HAS_TOTAL=d_total is not None, NORMS=norm is not None, SPLITS=splits,
             FEATURES=features, BLOCK=power_of_two(features), ROWS=rows, num_warps=_warps_of(features),
         )  # fmt: skip
@@ -160,10 +161,11 @@ def _warps_of(features: int) -> int:
     return min(16, max(4, power_of_two(features) // 512))
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_rows", "first_row"])
 def _forward_kernel(
     base_ptr, branch_ptr, bias_ptr, total_ptr, out_ptr, weight_ptr, norm_bias_ptr, mean_ptr, rstd_ptr,
-    base_weight_ptr, base_bias_ptr, base_mean_ptr, base_rstd_ptr, num_rows, eps, seed_ptr, first_row, dropout,
+    base_weight_ptr, base_bias_ptr, base_mean_ptr, base_rstd_ptr, seed_ptr, num_rows, eps, first_row, dropout,
     DROPS: tl.constexpr, SEED: tl.constexpr, HAS_BIAS: tl.constexpr, NORMS: tl.constexpr, NORMS_BASE: tl.constexpr,
     FEATURES: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -200,10 +202,11 @@ def _forward_kernel(
         tl.store(rstd_ptr + row_r, rstd_r, mask=real_r)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_rows", "first_row"])
 def _backward_kernel(
     d_out_ptr, d_out2_ptr, d_total_ptr, total_ptr, weight_ptr, mean_ptr, rstd_ptr, d_sum_ptr, d_branch_ptr, sums_ptr,
-    num_rows, seed_ptr, first_row, dropout,
+    seed_ptr, num_rows, first_row, dropout,
     DROPS: tl.constexpr, SEED: tl.constexpr, NUM_OUTS: tl.constexpr, HAS_TOTAL: tl.constexpr, NORMS: tl.constexpr,
     SPLITS: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -264,6 +267,7 @@ def normed(total: Tensor, norm: Norm, stats: Stats, dtype: torch.dtype) -> Tenso
     return out
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_rows"])
 def _norm_kernel(
     total_ptr, weight_ptr, bias_ptr, mean_ptr, rstd_ptr, out_ptr, num_rows,

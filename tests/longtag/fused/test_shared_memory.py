@@ -24,7 +24,7 @@ signature = {"a": f"tensordesc<bf16[{product.BLOCK_N}, {product.BLOCK_M}]>",
              "b": f"tensordesc<bf16[{product.BLOCK_M}, {product.BLOCK_F}]>", "mask": result, "out": result,
              "sums_ptr": "*fp32", "factor": "fp32", "num_rows": "i32", "features": "i32"}
 signature |= dict.fromkeys(constants, "constexpr")
-kernel = compile(ASTSource(product._kernel, signature, constexprs=constants), target=GPUTarget("cuda", 90, 32),
+kernel = compile(ASTSource(product._kernel.function, signature, constexprs=constants), target=GPUTarget("cuda", 90, 32),
                  options={"num_warps": 8, "num_stages": product.stages_of(depth)})
 print(kernel.metadata.shared)
 """

@@ -4,13 +4,14 @@ Shape suffixes: b batch, h heads, n queries of the sequence, m its keys, k keys 
 head_dim.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from .descriptors import tiles_of
 from .launch import Tile, padded
 from .lists import Lists
@@ -49,6 +50,7 @@ def by_column(
         merge_sums(partial, lists, (dk, dv))
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries", "num_keys", "num_rows", "num_slots"])
 def _by_column_kernel(
     d_out, q, k, v, per_query_ptr, dk_ptr, dv_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr,

@@ -4,13 +4,14 @@ Shape suffixes: b batch, h heads, n queries of the sequence, m its keys, q queri
 head_dim.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from .descriptors import tiles_of
 from .launch import Tile, padded
 from .lists import Lists
@@ -38,8 +39,8 @@ def by_row(
     groups, slots = lists.groups(heads), lists.num_segments
     partial = lse.new_empty((batch, groups, slots, lists.block_size, 1, head_dim)) if slots else lse
     _by_row_kernel[(lists.num_items * (lists.block_size // tile.own), groups, batch)](
-        tiles_of(d_out, tile.own), lse if d_lse is None else d_lse, tiles_of(q, tile.own), tiles_of(k, tile.walked),
-        tiles_of(v, tile.walked), tiles_of(out, tile.own), lse, per_query, dq,
+        tiles_of(d_out, tile.own), tiles_of(q, tile.own), tiles_of(k, tile.walked), tiles_of(v, tile.walked),
+        tiles_of(out, tile.own), lse if d_lse is None else d_lse, lse, per_query, dq,
         lists.mask_words, lists.blocks, lists.masks, lists.items, partial,
         scale, num_queries, lists.num_rows(num_queries), slots, *dq.stride()[:3], *lse.stride()[:2],
         HAS_D_LSE=d_lse is not None, HEAD_DIM=head_dim, BLOCK_D=padded(head_dim), BLOCK=lists.block_size,
@@ -49,9 +50,10 @@ def by_row(
         merge_sums(partial, lists, (dq,))
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _by_row_kernel(
-    d_out, d_lse_ptr, q, k, v, out, lse_ptr, per_query_ptr, dq_ptr,
+    d_out, q, k, v, out, d_lse_ptr, lse_ptr, per_query_ptr, dq_ptr,
     words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr,
     scale, num_queries, num_rows, num_slots, dq_stride_b, dq_stride_h, dq_stride_n, lse_stride_b, lse_stride_h,
     HAS_D_LSE: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK: tl.constexpr,

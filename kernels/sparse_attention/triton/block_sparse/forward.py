@@ -7,14 +7,15 @@ Shape suffixes: b batch, h heads, n queries of the sequence, m its keys, q queri
 head_dim.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from .descriptors import tiles_of
 from .launch import Tile, padded
 from .lists import Lists
@@ -61,6 +62,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, lists: Lists, scale: float, tile: T
     return out, lse
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _forward_kernel(
     q, k, v, out_ptr, lse_ptr, words_ptr, blocks_ptr, masks_ptr, items_ptr, partial_ptr, partial_lse_ptr,

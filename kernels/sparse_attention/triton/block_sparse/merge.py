@@ -4,13 +4,14 @@ Each row of blocks is shared among as many programs as it has segments. Suffixes
 (queries or keys) held at once, d head_dim. `group` is a head, or 0 where the lists tell the head.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false, reportArgumentType=false
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from .launch import padded
 from .lists import Lists
 from .tiles import store_tile
@@ -59,6 +60,7 @@ def _constants(partial: Tensor) -> dict[str, int]:
     }  # fmt: skip
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries", "num_rows", "num_slots"])
 def _merge_outputs_kernel(
     partial_ptr, partial_lse_ptr, splits_ptr, out_ptr, lse_ptr, num_queries, num_rows, num_slots,
@@ -99,6 +101,7 @@ def _merge_outputs_kernel(
         tl.store(lse_ptr + query_r, lse_r, mask=real_r)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["length", "num_rows", "num_slots"])
 def _merge_sums_kernel(
     partial_ptr, splits_ptr, first_ptr, last_ptr, length, num_rows, num_slots, stride_b, stride_h, stride_n,

@@ -5,8 +5,8 @@ descriptors (`descriptors.tiles_of`): what lies past the end, of the sequence or
 rows that a program owns, t rows of a tile that it walks over, d head_dim.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportAssignmentType=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
 # pyright: reportAttributeAccessIssue=false
 
 import triton

@@ -14,9 +14,6 @@ Shape suffixes: b batch, h heads, n queries of the sequence, m its keys, q queri
 d head_dim.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false
-
 from collections.abc import Iterator
 
 import torch
@@ -24,6 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from . import by_key, wide
 from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, power_of_two
 from .rows import dims_of, gather_rows, load_rows, store_rows, widen
@@ -51,7 +49,7 @@ def backward(
     for batch, heads in _groups(q, indices):
         group = [None if tensor is None else tensor[batch, heads] for tensor in tensors]
         lists = [tensor[heads] if indices.dim() == 3 else tensor for tensor in (indices, *transposed)]
-        _backward_of_group(*group, *lists, scale, tiles)
+        _backward_of_group(*group, *lists, scale, tiles)  # pyright: ignore[reportCallIssue]
 
 
 def _groups(q: Tensor, indices: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -117,6 +115,7 @@ def _by_query(
     return weight, d_score
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries"])
 def _score_gradient_kernel(
     d_out_ptr, d_lse_ptr, v_ptr, weight_ptr, indices_ptr, d_score_ptr, scale, num_queries,
@@ -149,6 +148,7 @@ def _score_gradient_kernel(
     tl.store(d_score_ptr + edge_sq, d_score_sq, mask=real_sq)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries"])
 def _by_query_kernel(
     d_out_ptr, d_lse_ptr, q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, indices_ptr, dq_ptr, weight_ptr, d_score_ptr,

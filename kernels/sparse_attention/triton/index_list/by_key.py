@@ -12,14 +12,15 @@ Shape suffixes: b batch, h heads, n queries, m keys of the sequence, k keys of a
 once, r edges of one key, d head_dim. `matrix` is 0 for dv and 1 for dk; `piece` a piece of head_dim.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from .launch import Tiles, ceil_div, head_stride, is_far, num_pieces, piece_width, power_of_two
 from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
@@ -78,6 +79,7 @@ def _place(PIECES: tl.constexpr):
     )
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_keys", "long"])
 def _by_key_kernel(
     d_out_ptr, q_ptr, weight_ptr, d_score_ptr, offsets_ptr, edges_ptr, order_ptr, dk_ptr, dv_ptr, num_keys, long,
@@ -123,6 +125,7 @@ def _by_key_kernel(
     store_rows(gradient_ptr, key_k, dk_stride_m, real_k & short_k, dim_d, sum_kd, HEAD_DIM, BLOCK_D)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_keys", "num_edges"])
 def _segment_kernel(
     d_out_ptr, q_ptr, weight_ptr, d_score_ptr, indices_ptr, offsets_ptr, edges_ptr, order_ptr, partial_ptr,
@@ -194,6 +197,7 @@ def _partial_offset(batch, num_edges, LONG: tl.constexpr, BLOCK_D: tl.constexpr)
     return program * ((num_edges + LONG - 1) // LONG) * 2 * BLOCK_D
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_keys", "num_edges"])
 def _hub_kernel(
     partial_ptr, offsets_ptr, order_ptr, dk_ptr, dv_ptr, num_keys, num_edges,

@@ -4,14 +4,15 @@ Shape suffixes: b batch, h heads, n queries of the sequence, m its keys, q queri
 d head_dim. Lists longer than `SLOTS` go through an online softmax, in base 2.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from . import wide
 from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, power_of_two
 from .rows import dims_of, gather_rows, load_rows, store_rows, widen
@@ -53,6 +54,7 @@ def _launch(
     )  # fmt: skip
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries"])
 def _forward_kernel(
     q_ptr, k_ptr, v_ptr, indices_ptr, out_ptr, lse_ptr, weight_ptr, scale, num_queries,

@@ -7,8 +7,8 @@ Shape suffixes: b batch, h heads, n queries of the sequence, m its keys, p piece
 at once, d dims of a piece.
 """
 
-# What `triton.jit` returns is typed as the kernel itself, not as something to launch.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# Inside of kernels, values are not what their types say.
+# pyright: reportGeneralTypeIssues=false
 
 from typing import Any
 
@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..kernel import Kernel
 from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, piece_width, power_of_two
 from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
@@ -94,6 +95,7 @@ def _softmax_launch(partial: Tensor) -> tuple[tuple[int, ...], dict[str, Any]]:
     return (ceil_div(num_queries, queries), heads, batch), constants
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries"])
 def _partial_scores_kernel(
     q_ptr, k_ptr, indices_ptr, partial_ptr, num_queries,
@@ -122,6 +124,7 @@ def _partial_scores_kernel(
         tl.store(partial_ptr + first_slot + edge_sq, score_sq, mask=real_sq)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries"])
 def _weighted_sum_kernel(
     weight_ptr, v_ptr, indices_ptr, out_ptr, num_queries,
@@ -151,6 +154,7 @@ def _weighted_sum_kernel(
     store_rows(out_ptr, query_q, out_stride_n, real_q, dim_d, out_qd, HEAD_DIM, BLOCK_D)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries", "piece_stride"])
 def _softmax_kernel(
     partial_ptr, indices_ptr, weight_ptr, lse_ptr, scale, num_queries, piece_stride, lse_stride_b, lse_stride_h,
@@ -175,6 +179,7 @@ def _softmax_kernel(
     tl.store(lse_ptr + batch * lse_stride_b + head * lse_stride_h + query_q, lse_q, mask=query_q < num_queries)
 
 
+@Kernel
 @triton.jit(do_not_specialize=["num_queries", "piece_stride"])
 def _softmax_backward_kernel(
     score_ptr, d_weight_ptr, indices_ptr, lse_ptr, d_lse_ptr, weight_ptr, d_score_ptr,
