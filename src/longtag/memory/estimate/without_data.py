@@ -68,7 +68,7 @@ def implementation_for_shapes(asked: str, device_type: str, layout: Layout) -> s
 
 @contextlib.contextmanager
 def _attention_for_shapes() -> Iterator[None]:
-    from triton.runtime.jit import KernelInterface
+    from sparse_attention.triton.kernel import Kernel  # imports triton
 
     triton, sdpa = IMPLEMENTATIONS["triton"], IMPLEMENTATIONS["sdpa"]
     IMPLEMENTATIONS[FOR_SHAPES] = replace(
@@ -76,7 +76,7 @@ def _attention_for_shapes() -> Iterator[None]:
     )
     try:
         # What happens around kernels, which is where their scratch memory comes from, without the kernels.
-        with _replaced(KernelInterface, "__getitem__", lambda self, grid: lambda *args, **kwargs: None):
+        with _replaced(Kernel, "__getitem__", lambda self, grid: lambda *args, **kwargs: None):
             yield
     finally:
         del IMPLEMENTATIONS[FOR_SHAPES]
