@@ -51,6 +51,7 @@ class GenomeSource:
         test_fraction: share of test in a split made by rule.
         split_gap: unused bases between blocks in a split made by rule.
         reverse_complement: probability that a training crop is read from the other strand.
+        substitution: share of the bases of a training crop that are replaced by any of the four, labels unchanged.
 
     Raises UsageError for input that cannot be used; the message names the option.
     """
@@ -68,6 +69,7 @@ class GenomeSource:
         test_fraction: float = 0.1,
         split_gap: int = 10_000,
         reverse_complement: float = 0.5,
+        substitution: float = 0.0,
     ) -> None:
         if track not in TRACKS:
             raise UsageError(f"track={track}: there is no such track; choose one of {', '.join(TRACKS)}")
@@ -75,12 +77,17 @@ class GenomeSource:
             raise UsageError(f"k={k}: must lie between 1 and {LONGEST_KMER}")
         if not 0 <= reverse_complement <= 1:
             raise UsageError(f"reverse_complement={reverse_complement}: a probability lies between 0 and 1")
+        if not 0 <= substitution < 1:
+            raise UsageError(
+                f"substitution={substitution}: a share lies from 0 up to but not including 1, such as 0.05"
+            )
         fasta_path, gff_path, split_path = _paths(genome, fasta, gff)
         split_path = split or split_path
 
         self.track = TRACKS[track]
         self.k = k
         self.reverse_complement = reverse_complement
+        self.substitution = substitution
         self.inputs = TokenIds(vocabulary_size(k))
         self.class_names = self.track.class_names
         self.contigs = _load(fasta_path, gff_path, self.track)
@@ -107,13 +114,16 @@ class GenomeSource:
     ) -> tuple[Tensor, Tensor]:
         """Ids (length,) int64 and labels (length,) int64 of `length` bases from `start` on, counted from the block's.
 
-        With `rng` the other strand is read with probability `reverse_complement`.
+        With `rng` the other strand is read with probability `reverse_complement`, and bases are replaced.
         """
         contig = self.contigs[block.record]
         codes = _cut(contig.codes, block.start + start, length)
         labels = _cut(contig.labels, block.start + start, length)
         if rng is not None and rng.random() < self.reverse_complement:
             codes, labels = COMPLEMENT[codes[::-1]], self.track.reverse_complement(labels)
+        if rng is not None and self.substitution:
+            replaced = rng.random(length, dtype=np.float32) < self.substitution
+            codes = np.where(replaced, rng.integers(4, size=length, dtype=codes.dtype), codes)
         return torch.from_numpy(kmer_ids(codes, self.k)), torch.from_numpy(labels.astype(np.int64))
 
     def class_counts(self, split: Split) -> NDArray[np.int64]:

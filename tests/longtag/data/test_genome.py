@@ -98,6 +98,21 @@ def test_augmentation_reads_the_other_strand_with_the_given_probability(small: d
     assert 0.18 < sum(crop == turned for crop in mixed) / 400 < 0.32
 
 
+def test_a_share_of_the_bases_of_a_training_crop_is_replaced_and_no_label(ecoli: GenomeSource):
+    source = GenomeSource(k=1, reverse_complement=0.0, substitution=0.2)
+    block = source.blocks("train")[0]
+    as_it_is, labels = source.read(block, 0, 100_000)
+    crops = [source.read(block, 0, 100_000, np.random.default_rng(seed)) for seed in range(2)]
+    for ids, crop_labels in crops:
+        changed = ids != as_it_is
+        # One in four of those drawn is replaced by itself.
+        assert float(changed.float().mean()) == pytest.approx(0.2 * 3 / 4, abs=0.01)
+        assert torch.bincount(ids[changed], minlength=4).min() > 3000
+        assert torch.equal(crop_labels, labels)
+    assert not torch.equal(crops[0][0], crops[1][0])
+    assert torch.equal(source.read(block, 0, 100_000)[0], as_it_is)
+
+
 def test_targets_are_never_read_outside_the_split(ecoli: GenomeSource):
     used = np.zeros(4_641_652, dtype=int)
     for split in ("train", "val", "test"):
@@ -150,6 +165,7 @@ def test_own_files_take_the_place_of_the_shipped_genome(small: dict[str, str]):
         ({"k": 0}, "k=0: must lie between 1 and 8"),
         ({"k": 9}, "k=9: must lie between 1 and 8"),
         ({"reverse_complement": 1.5}, "reverse_complement=1.5: a probability lies between 0 and 1"),
+        ({"substitution": 1.0}, "substitution=1.0: a share lies from 0 up to but not including 1, such as 0.05"),
     ],
 )
 def test_an_option_that_cannot_be_met_is_named_with_the_way_out(options: dict, message: str):
