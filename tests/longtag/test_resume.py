@@ -30,8 +30,9 @@ def losses(folder: Path) -> list[tuple[int, float]]:
         ["optim.in_backward=true", "trainer.gradient_clip_val=null", "memory=lean", "memory.tile_tokens=10"],
         ["trainer.precision=bf16-true", "optim.update=stochastic", "optim.states=bfloat16"],
         ["trainer.precision=bf16-true", "optim.update=compensated", "optim.states=8bit", "model.d_model=64"],
+        ["callbacks=averaging", "callbacks.averaging.decay=0.5"],
     ],
-    ids=["plain", "accumulated", "in backward", "stochastic", "8 bits"],
+    ids=["plain", "accumulated", "in backward", "stochastic", "8 bits", "averaged"],
 )
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(tiny, tmp_path, way):
     if "optim.states=8bit" in way:
