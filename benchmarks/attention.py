@@ -74,6 +74,7 @@ class Row:
     step_limit_ms: float
     forward_device_ms: float
     step_device_ms: float
+    device: str
 
 
 def check_agreement(names: Sequence[str], case: Case) -> None:
@@ -116,7 +117,8 @@ def measure(name: str, case: Case, layout: IndexList, limit_ms: float) -> Row:
         forward_device_ms = device_ms(forward) if peer.on_device else float("nan")
     step_ms, step_device_ms = median_ms(step), device_ms(step) if peer.on_device else float("nan")
     numbers = (forward_ms, step_ms, extra, 2 * limit_ms, 6 * limit_ms, forward_device_ms, step_device_ms)
-    return Row(name, case.tokens, case.slots, case.heads, case.head_dim, case.hub, *numbers)
+    size = (case.tokens, case.slots, case.heads, case.head_dim, case.hub)
+    return Row(name, *size, *numbers, torch.cuda.get_device_name())
 
 
 def rows_of(case: Case, names: Sequence[str]) -> Iterator[Row]:
@@ -199,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += measured
             print(table(measured), flush=True)
             write(rows, path)
-    plot(rows, options.out / "attention.svg")
+    here = [row for row in rows if row.device == torch.cuda.get_device_name()]
+    plot(here, options.out / "attention.svg")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import median_ms, peak_mib
-from benchmarks.rows import write
+from benchmarks.rows import read, write
 from sparse_attention import BlockSparse, Layout
 from sparse_attention.ops import block_sparse_attention, fused_block_sparse_attention
 from sparse_attention.patterns import bigbird, window
@@ -70,6 +70,7 @@ class Row:
     step_ms: float
     extra_mib: float
     step_tflops: float
+    device: str
 
 
 def tensors(num_tokens: int, heads: int, head_dim: int) -> list[Tensor]:
@@ -150,7 +151,8 @@ def _measure(
         forward_ms = median_ms(lambda: attend(*inputs))
     step_ms = median_ms(step)
     _, heads, num_tokens, head_dim = gradient.shape
-    return Row(pattern, name, num_tokens, heads, head_dim, forward_ms, step_ms, extra, operations / step_ms / 1e9)
+    figures = (forward_ms, step_ms, extra, operations / step_ms / 1e9)
+    return Row(pattern, name, num_tokens, heads, head_dim, *figures, torch.cuda.get_device_name())
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -177,7 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_agreement(case)
         rows += measure(case, options.tokens, options.heads, options.head_dim)
         torch.cuda.empty_cache()
-    write(rows, options.out / "block_sparse.csv")
+    path = options.out / "block_sparse.csv"
+    elsewhere = [row for row in read(path, Row) if row.device != torch.cuda.get_device_name()]
+    write([*elsewhere, *rows], path)
     print(table(rows))
 
 

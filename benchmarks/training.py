@@ -4,7 +4,7 @@
 dropout and no clipping, for every model alike. A step is forward, loss, backward and optimizer, from token ids that are
 on the GPU already. The median of the steps after the second counts, of fewer where steps take long; peak memory is what
 tensors took in one of them.
-Writes a CSV; rows of the same model, tokens and options are replaced. Peers need the extra `peers`.
+Writes a CSV; rows of the same model, tokens, options and device are replaced. Peers need the extra `peers`.
 """
 
 # transformers is the extra `peers`.
@@ -55,6 +55,7 @@ class Row:
     peak_gib: float
     reserved_gib: float
     first_step_s: float
+    device: str
 
 
 def ours(preset: str, options: Sequence[str], tokens: int, dropout: float) -> Step:
@@ -146,7 +147,8 @@ def measure(name: str, options: str, build: Callable[[], Step], tokens: int, rep
         times.append(time.perf_counter() - started)
     seconds = median(times)
     peak, reserved = torch.cuda.max_memory_allocated() / GIB, torch.cuda.max_memory_reserved() / GIB
-    return Row(name, options, tokens, seconds * 1000, tokens / seconds, peak, reserved, first)
+    figures = (seconds * 1000, tokens / seconds, peak, reserved, first)
+    return Row(name, options, tokens, *figures, torch.cuda.get_device_name())
 
 
 def rows_of(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -199,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
-def _key(row: Row) -> tuple[str, str, int]:
-    return row.model, row.options, row.tokens
+def _key(row: Row) -> tuple[str, str, int, str]:
+    return row.model, row.options, row.tokens, row.device
 
 
 if __name__ == "__main__":
