@@ -1,5 +1,6 @@
 """What a kernel remembers of its launches, with a stand-in for what Triton compiles and launches."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,8 @@ class Function:
 
     arg_names = ("x_ptr", "y_ptr", "size", "factor", "BLOCK")
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str = "cuda") -> None:
+        self.backend = backend
         self.launches: list[tuple[Any, ...]] = []
         self.direct: list[tuple[Any, ...]] = []
 
@@ -38,6 +40,7 @@ class Function:
             compiled = CompiledKernel.__new__(CompiledKernel)
             compiled._run = lambda *values: self.direct.append(values)  # pyright: ignore[reportAttributeAccessIssue]
             compiled.function, compiled.packed_metadata = "function", "metadata"
+            compiled.metadata = SimpleNamespace(target=SimpleNamespace(backend=self.backend))  # pyright: ignore
             return compiled
 
         return launch
@@ -101,6 +104,13 @@ def test_triton_is_asked_about_whatever_it_may_compile_anew(kernel, function, ot
 def test_memory_elsewhere_is_left_to_triton_to_refuse(kernel, function, monkeypatch):
     launch(kernel, X, Y)
     monkeypatch.setattr(Tensor, "get_device", lambda tensor: 0 if tensor is Y else -1)
+    launch(kernel, X, Y)
+    assert len(function.launches) == 2
+
+
+def test_where_launchers_may_not_take_addresses_triton_launches_everything(kernel, function):
+    function.backend = "other"
+    launch(kernel, X, Y)
     launch(kernel, X, Y)
     assert len(function.launches) == 2
 
