@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from hydra.conf import HydraConf
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -242,6 +243,10 @@ def _build_trainer(
     loggers: list[Logger] = [metrics_file, *_build_each(config, "logger", folder=folder.path, run_id=folder.run_id)]
     monitors: list[Callback] = _build_each(config, "callbacks")
     plugins: list[Any] = [WholeCheckpoints()]
+    in_slurm = SLURMEnvironment.detect()
+    if in_slurm:
+        # Else Lightning answers SIGUSR1 with a checkpoint of its own, from which it would go on for ever after.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     if weights_are_narrow(precision):
         plugins.append(NarrowModel(precision))  # pyright: ignore[reportArgumentType]
     return _build(
@@ -254,7 +259,7 @@ def _build_trainer(
             *monitors,
             LastValidation(),
             Resumption(),
-            Interruption(folder.last_checkpoint),
+            Interruption(folder.last_checkpoint, in_slurm=in_slurm),
             *fixed,
             LastCheckpoint(folder.last_checkpoint),
         ],

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import lightning as L
 import torch
-import wandb
 from hydra.conf import HydraConf
 from omegaconf import DictConfig
 
@@ -17,6 +16,7 @@ from longtag.checkpoint_file import read, step_to_resume
 from longtag.config import check, plain
 from longtag.errors import OutOfMemory
 from longtag.folder import RunFolder
+from longtag.loggers.wandb import finish
 from longtag.memory.out_of_memory import describe
 from longtag.precision import float32_products
 
@@ -57,8 +57,12 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
     except torch.OutOfMemoryError as error:
         device = parts.trainer.strategy.root_device
         raise OutOfMemory(describe(error, config, parts.tagger.model, device, folder.last_checkpoint)) from error
+    except Interrupted as stop:
+        print(stop, flush=True)
+        finish()  # before a queue is told to start the job again
+        stop.leave()
     finally:
-        wandb.finish()
+        finish()
     if parts.trainer.is_global_zero:
         show_results(parts.summary.last, parts.summary.best, str(folder.path))
     return parts.summary.best.get(config.monitor)
@@ -73,10 +77,9 @@ def _fit_and_test(parts: Parts, resumed: Path | None, *, test: bool) -> None:
             _load_weights(parts.tagger, parts.best.best_model_path)
             parts.trainer.test(parts.tagger, parts.crops, verbose=False)
         status = "completed"
-    except Interrupted as stop:
+    except Interrupted:
         status = "interrupted"
-        print(stop)
-        raise SystemExit(stop.exit_code) from stop
+        raise
     except SystemExit as stop:  # Lightning's own answer to Ctrl-C outside of training
         status = "interrupted"
         raise KeyboardInterrupt from stop

@@ -1,4 +1,4 @@
-"""Ctrl-C: the last checkpoint is there, the exit code is 130, and the run goes on from it."""
+"""Ctrl-C and its like: the last checkpoint is there, the exit code says what happened, and the run goes on from it."""
 
 import errno
 import json
@@ -7,18 +7,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from .conftest import CONF, TINY
 
+UNDER_A_QUEUE = """
+import runpy, signal, sys
+def queue_again(number, frame):
+    print("queued again")
+    sys.exit(7)
+signal.signal(signal.SIGUSR2, queue_again)
+runpy.run_path("train.py", run_name="__main__")
+"""
+"""Starts train.py as submitit does: with a handler for the warning that queues the job again and ends the process."""
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+IN_SLURM = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+
+
+def start(*arguments: str, script: Sequence[str] = ("train.py",), **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "train.py", *arguments],
+        [sys.executable, *script, *arguments],
         cwd=CONF.parent,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -28,8 +43,15 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def start_tiny(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    return start(*TINY, "callbacks=none", f"folder={folder}", *overrides)
+def start_tiny(folder: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
+    return start(*TINY, "callbacks=none", f"folder={folder}", *overrides, **options)
+
+
+def start_endless(folder: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
+    """A run that has done its first steps."""
+    process = start_tiny(folder, "trainer.max_steps=100000", "trainer.val_check_interval=100000", *overrides, **options)
+    wait_for(lambda: has_lines(folder / "metrics.jsonl"), process)
+    return process
 
 
 def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
@@ -44,11 +66,10 @@ def has_lines(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_an_interrupted_run_saves_and_can_go_on(tmp_path, number, code):
     folder = tmp_path / "run"
-    process = start_tiny(folder, "trainer.max_steps=100000", "trainer.val_check_interval=100000")
-    wait_for(lambda: has_lines(folder / "metrics.jsonl"), process)
+    process = start_endless(folder)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
@@ -68,12 +89,47 @@ def test_an_interrupted_run_saves_and_can_go_on(tmp_path, number, code):
 
 def test_ctrl_c_that_reaches_the_workers_too_lets_the_running_step_end(tmp_path):
     folder = tmp_path / "run"
-    process = start_tiny(folder, "trainer.max_steps=100000", "trainer.val_check_interval=100000", "crops.num_workers=2")
-    wait_for(lambda: has_lines(folder / "metrics.jsonl"), process)
+    process = start_endless(folder, "crops.num_workers=2")
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "Traceback" not in output
+    assert (folder / "checkpoints/last.ckpt").is_file()
+
+
+def test_a_run_that_its_queue_warns_saves_before_it_is_queued_again(tmp_path):
+    folder = tmp_path / "run"
+    process = start_endless(folder, script=("-c", UNDER_A_QUEUE))
+    process.send_signal(signal.SIGUSR2)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 7, output
+    assert output.endswith("stopped by SIGUSR2; the last checkpoint is saved\nqueued again\n")
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+    assert (folder / "checkpoints/last.ckpt").is_file()
+
+
+def test_sigterm_in_a_job_of_slurm_saves_and_the_run_goes_on_until_it_is_ended(tmp_path):
+    folder = tmp_path / "run"
+    process = start_endless(folder, **IN_SLURM)
+    process.send_signal(signal.SIGTERM)
+    wait_for((folder / "checkpoints/last.ckpt").is_file, process)
+    saved_at = (folder / "metrics.jsonl").stat().st_size
+    wait_for(lambda: (folder / "metrics.jsonl").stat().st_size > saved_at, process)
+    process.kill()
+    process.communicate()
+
+
+def test_a_signal_to_all_processes_of_a_run_ends_that_of_wandb_and_not_the_run_before_it_has_saved(tmp_path):
+    folder = tmp_path / "run"
+    process = start_endless(folder, "logger=wandb", "logger.wandb.mode=offline")
+    subprocess.run(["pkill", "-TERM", "-P", str(process.pid), "wandb-core"], check=True)
+    end_of_log = (folder / "metrics.jsonl").stat().st_size
+    wait_for(lambda: (folder / "metrics.jsonl").stat().st_size > end_of_log + 5000, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert "W&B's own process has ended" in output
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     assert (folder / "checkpoints/last.ckpt").is_file()
 
 

@@ -1,47 +1,63 @@
-"""Ctrl-C and SIGTERM: finish the step, save the last checkpoint, leave with the exit code that the shell expects."""
+"""Ctrl-C, SIGTERM and a queue's warning: finish the step, save the last checkpoint, leave as whoever asked expects."""
 
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+"""What Slurm is told to send some time before it ends a job; submitit queues the job again when it comes."""
+
 
 class Interrupted(Exception):
-    """Training was asked to stop and has saved what it had; ``exit_code`` is 128 + the signal's number."""
+    """Training was asked to stop and has saved what it had."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}; the last checkpoint is saved")
-        self.exit_code = 128 + signal_number
+        self.signal_number = signal_number
+
+    def leave(self) -> NoReturn:
+        """End the process: with 128 + the signal's number, or as the handler says that a queue has for its warning."""
+        if self.signal_number in WARNINGS and callable(signal.getsignal(self.signal_number)):
+            signal.raise_signal(self.signal_number)
+        raise SystemExit(128 + self.signal_number)
 
 
 class Interruption(Callback):
-    """On the first SIGINT or SIGTERM, saves at the end of a step and raises Interrupted; on a second one, quits.
+    """On the first SIGINT, SIGTERM or warning, saves at the end of a step and raises Interrupted; on a second, quits.
 
-    A validation that runs is finished first, for half a validation cannot be gone on with.
+    A validation that runs is finished first, for half a validation cannot be gone on with. The warnings are left alone
+    where several processes train together: they come at different steps, and saving waits for all.
+
+    In a job of Slurm, SIGTERM saves and the run goes on: Slurm sends it ahead of the end, and a preempted job that has
+    left before that is not queued again.
 
     Args:
         checkpoint: the file to save to.
+        in_slurm: whether this is a job of Slurm.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, *, in_slurm: bool = False) -> None:
         self.checkpoint = checkpoint
+        self.in_slurm = in_slurm
         self._received: int | None = None
+        self._to_save = False
         self._saved = False
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, *(WARNINGS if trainer.world_size == 1 else ())):
             self._previous[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._received is not None:
+        if self._to_save:
             trainer.save_checkpoint(self.checkpoint)
-            self._saved = True
+            self._to_save, self._saved = False, self._received is not None
 
     # Leaving waits for the next hook, so that the figures of the saved step reach the loggers.
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -68,5 +84,9 @@ class Interruption(Callback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
             raise KeyboardInterrupt
+        self._to_save = True
+        if self.in_slurm and number == signal.SIGTERM:
+            print("\nsaving: the running step is finished and saved; the run goes on until Slurm ends it", flush=True)
+            return
         self._received = number
         print("\nstopping: the running step is finished and saved; once more to stop at once", flush=True)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
 from longtag.folder import RunFolder
+from longtag.loggers.wandb import unless_gone
 
 SMALLER_IS_BETTER = (
     *("loss", "_ms", "_gib", "_retries", "_failures"),
@@ -40,8 +41,7 @@ class Summary(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._follow(trainer.callback_metrics)
-        for run in _wandb_runs(trainer):
-            run.summary.update({f"best/{name}": value for name, value in self.best.items()})
+        self._tell_wandb(trainer, {})
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._follow(trainer.callback_metrics)
@@ -66,8 +66,12 @@ class Summary(Callback):
         last = {name: value if math.isfinite(value) else None for name, value in self.last.items()}
         figures = {**ended, "steps": self.steps, **self.facts, **last, "best": self.best}
         self.folder.write_summary(figures)
+        self._tell_wandb(trainer, ended)
+
+    def _tell_wandb(self, trainer: L.Trainer, ended: Mapping[str, str]) -> None:
         for run in _wandb_runs(trainer):
-            run.summary.update({f"best/{name}": value for name, value in self.best.items()} | ended)
+            with unless_gone():
+                run.summary.update({f"best/{name}": value for name, value in self.best.items()} | ended)
 
     def _follow(self, figures: Mapping[str, Any]) -> None:
         for name, figure in figures.items():

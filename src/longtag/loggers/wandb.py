@@ -1,11 +1,13 @@
 """Weights & Biases: offline unless the user is logged in; a folder that is resumed continues its run."""
 
+import contextlib
 import math
 import netrc
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from urllib.parse import urlparse
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from wandb.sdk.mailbox import MailboxClosedError
 
 from longtag.errors import UsageError
 from longtag.folder import sweep_of
@@ -63,11 +66,35 @@ class BackgroundWandbLogger(WandbLogger):
         run = self.experiment
         new = metrics.keys() - self._names
         self._names |= new
-        if TOKENS in self._names:
-            for name in new:
-                if name.startswith(OVER_TOKENS):
-                    run.define_metric(name, step_metric=TOKENS, step_sync=True)
-        run.log(metrics if step is None else {**metrics, STEP: step}, step=step)
+        with unless_gone():
+            if TOKENS in self._names:
+                for name in new:
+                    if name.startswith(OVER_TOKENS):
+                        run.define_metric(name, step_metric=TOKENS, step_sync=True)
+            run.log(metrics if step is None else {**metrics, STEP: step}, step=step)
+
+
+@contextlib.contextmanager
+def unless_gone() -> Iterator[None]:
+    """Leave out what is for W&B, with a warning, once the process that W&B runs beside this one has ended.
+
+    Slurm and systemd send SIGTERM to all processes of a job: this one saves its checkpoint and leaves with the exit
+    code of an interrupted run, and must not fail because the other one left first. The run's folder has everything.
+    """
+    try:
+        yield
+    except (ConnectionError, MailboxClosedError):
+        warnings.warn(
+            "W&B's own process has ended, and the rest of this start goes to the run's folder alone; the last rows "
+            "may be missing in W&B",
+            stacklevel=3,
+        )
+
+
+def finish() -> None:
+    """Close the run that is open, if there is one, and wait until all of it is written or sent."""
+    with unless_gone():
+        wandb.finish()
 
 
 def wandb_logger(
