@@ -42,7 +42,7 @@ class Combinations(BasicSweeper):
             if isinstance(self.launcher, KeepsRecord):
                 self.launcher.launch(batch, initial_job_idx=first)
             else:
-                launch_recorded(self.launcher, folder, batch, first)
+                launch_recorded(self.launcher, self.hydra_context.config_loader, self.config, batch)
             first += len(batch)
 
     def jobs(self, arguments: list[str], parser: OverridesParser) -> list[list[str]]:

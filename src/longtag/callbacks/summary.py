@@ -71,7 +71,7 @@ class Summary(Callback):
     def _tell_wandb(self, trainer: L.Trainer, ended: Mapping[str, str]) -> None:
         for run in _wandb_runs(trainer):
             with unless_gone():
-                run.summary.update({f"best/{name}": value for name, value in self.best.items()} | ended)
+                run.summary.update({f"best/{name}": value for name, value in self.best.items()} | dict(ended))
 
     def _follow(self, figures: Mapping[str, Any]) -> None:
         for name, figure in figures.items():
