@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from longtag.errors import UsageError
-from longtag.sweep.other_launcher import KeepsRecord, launch_recorded
+from longtag.sweep.record import KeepsRecord
 from longtag.sweep.variants import variants_to_run
 
 
@@ -42,6 +42,9 @@ class Combinations(BasicSweeper):
             if isinstance(self.launcher, KeepsRecord):
                 self.launcher.launch(batch, initial_job_idx=first)
             else:
+                # Hydra imports its plugins at every start of the script, and this brings pydantic and rich.
+                from longtag.sweep.other_launcher import launch_recorded
+
                 launch_recorded(self.launcher, self.hydra_context.config_loader, self.config, batch)
             first += len(batch)
 

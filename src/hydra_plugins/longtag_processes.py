@@ -8,7 +8,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from longtag.sweep.other_launcher import KeepsRecord
+from longtag.sweep.record import KeepsRecord
 
 
 class Processes(Launcher, KeepsRecord):

@@ -19,10 +19,6 @@ QUEUE_FILES = ".submitit"
 """What conf/hydra/launcher/slurm.yaml calls the folder of submitit's own files."""
 
 
-class KeepsRecord:
-    """Marks a launcher that writes sweep.json itself."""
-
-
 def launch_recorded(
     launcher: Launcher, loader: ConfigLoader, sweep: DictConfig, job_overrides: Sequence[Sequence[str]]
 ) -> None:

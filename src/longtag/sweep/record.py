@@ -95,6 +95,10 @@ class SweepRecord:
         write_json(self.folder / NAME, {"task": self.task, "group": self.group, "jobs": jobs})
 
 
+class KeepsRecord:
+    """Marks a launcher that writes sweep.json itself."""
+
+
 def without_folder(overrides: Iterable[str]) -> list[str]:
     """Overrides less the sweep's own folder: it may be moved, and is no part of what a job is."""
     return [item for item in overrides if item.split("=")[0] != "folder"]

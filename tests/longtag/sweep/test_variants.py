@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from longtag.errors import UsageError
-from longtag.sweep.other_launcher import KeepsRecord
 from longtag.sweep.plan import compose_job
+from longtag.sweep.record import KeepsRecord
 from longtag.sweep.variants import variants_to_run
 
 NARROW, FAR = "pattern=window pattern.window=4", "pattern=dilated 'pattern.dilations=[1, 9]'"
