@@ -17,6 +17,7 @@ from longtag.config import check, plain
 from longtag.errors import OutOfMemory
 from longtag.folder import RunFolder
 from longtag.loggers.wandb import finish
+from longtag.loggers.wandb_file import rewind_offline
 from longtag.memory.out_of_memory import describe
 from longtag.precision import float32_products
 
@@ -46,6 +47,7 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
     if parts.trainer.is_global_zero:
         folder.claim(config, hydra_config)
         parts.metrics_file.rewind(step)
+        rewind_offline(folder.path, folder.run_id, step)
         announce(parts.facts | ({"goes on from": str(resumed)} if resumed else {}))
     for logger in parts.trainer.loggers:
         logger.log_hyperparams(plain(config) | {"facts": parts.summary.facts})
@@ -113,6 +115,7 @@ def _quieten_lightning() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*treespec, LeafSpec.*",
+        ".*`srun` command is available.*",  # one process needs no srun, and several are started without it
         ".*sync_dist=True.*",  # the metrics have summed over the devices already
     ):
         warnings.filterwarnings("ignore", message)
