@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from longtag.announcement import describe_device, describe_layout, describe_step
@@ -241,6 +241,9 @@ def _build_trainer(
     config: DictConfig, precision: str, folder: RunFolder, metrics_file: JsonlLogger, fixed: list[Callback]
 ) -> L.Trainer:
     loggers: list[Logger] = [metrics_file, *_build_each(config, "logger", folder=folder.path, run_id=folder.run_id)]
+    for watching in loggers:
+        if isinstance(watching, WandbLogger):
+            folder.run_id = str(watching.version)  # its own, where W&B steers the search
     monitors: list[Callback] = _build_each(config, "callbacks")
     plugins: list[Any] = [WholeCheckpoints()]
     in_slurm = SLURMEnvironment.detect()

@@ -26,8 +26,8 @@ Mode = Literal["auto", "online", "offline"]
 STEP = "trainer/global_step"
 TOKENS = "throughput/tokens_seen"
 OVER_TOKENS = ("train/", "val/")
+AFTER_TRAINING = ("test/", "report/")
 LONGEST_PAUSE_S = 1.0
-QUIET = wandb.Settings(silent=True, console="off")
 
 
 class BackgroundWandbLogger(WandbLogger):
@@ -35,14 +35,17 @@ class BackgroundWandbLogger(WandbLogger):
     idle through. The thread waits for half of a step: by then the host has given the device the next one and waits for
     it. Before, it would take the interpreter from what the device waits for.
 
-    W&B's step is the optimizer step, so that what is logged of one step is one row, and a run that goes on offline adds
-    rows behind those that there are. Charts of training and validation are drawn over the tokens seen, so that runs
+    W&B's step is the optimizer step, so that what is logged of one step is one row, and a run that goes on adds rows
+    behind those that there are. What is logged after training joins the row of the last step: in a row of its own it
+    would have the place of the next step, were the run to go on, and W&B drops what comes for a place that is taken.
+    Charts of training and validation are drawn over the tokens seen, so that runs
     with batches of different sizes can be compared; all others over the step.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="wandb")
+        self._last_step: int | None = None
         self._last_row: Future[None] | None = None
         self._last_time = math.inf
         self._names: set[str] = set()
@@ -71,7 +74,17 @@ class BackgroundWandbLogger(WandbLogger):
                 for name in new:
                     if name.startswith(OVER_TOKENS):
                         run.define_metric(name, step_metric=TOKENS, step_sync=True)
-            run.log(metrics if step is None else {**metrics, STEP: step}, step=step)
+            if step is None:
+                run.log(metrics)
+            else:
+                row = self._row(metrics, step)
+                run.log({**metrics, STEP: row}, step=row)
+
+    def _row(self, metrics: Mapping[str, Any], step: int) -> int:
+        if self._last_step == step - 1 and any(name.startswith(AFTER_TRAINING) for name in metrics):
+            return step - 1
+        self._last_step = step
+        return step
 
 
 @contextlib.contextmanager
@@ -89,6 +102,11 @@ def unless_gone() -> Iterator[None]:
             "may be missing in W&B",
             stacklevel=3,
         )
+
+
+def quiet() -> wandb.Settings:
+    """Settings for `wandb.init`, which writes what it is given besides into them: they are for one run."""
+    return wandb.Settings(silent=True, console="off")
 
 
 def finish() -> None:
@@ -112,7 +130,8 @@ def wandb_logger(
 
     Args:
         folder: the folder of the run.
-        run_id: the id of the W&B run; given again, the same run continues.
+        run_id: the id of the W&B run; given again, the same run continues. ``wandb agent`` gives runs ids of its own,
+            and W&B takes those whatever it is told; ``version`` of the logger is the one that holds.
         project: the W&B project.
         entity: the W&B user or team; None for the default of the account.
         name: the name shown in W&B; None for the name of the folder, behind that of its sweep.
@@ -135,14 +154,18 @@ def wandb_logger(
         name=name or (f"{sweep}/{folder.name}" if sweep else folder.name),
         group=group or sweep,
         tags=list(tags),
-        id=run_id,
+        id=_id_of_agent() or run_id,
         save_dir=folder,
         offline=not starts_online(mode),
-        settings=QUIET,
+        settings=quiet(),
     )
     # Lightning passes it on even where it is not given, and wandb warns of it.
     logger._wandb_init.pop("anonymous", None)
     return logger
+
+
+def _id_of_agent() -> str | None:
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def starts_online(mode: Mode) -> bool:

@@ -31,7 +31,7 @@ def report_run(folder: Path, loggers: Sequence[Logger], steps: int) -> None:
 
 def _log(logger: Logger, document: Document, pngs: Mapping[str, bytes], steps: int) -> None:
     if isinstance(logger, WandbLogger):
-        logger.log_metrics(as_wandb(document, pngs))  # pyright: ignore[reportArgumentType]
+        logger.log_metrics(as_wandb(document, pngs), steps)  # pyright: ignore[reportArgumentType]
     elif isinstance(logger, TensorBoardLogger):
         add_to_tensorboard(logger.experiment, document, pngs, steps)
     else:

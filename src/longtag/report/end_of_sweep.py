@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from longtag.folder import write_json
 from longtag.loggers.tensorboard import tensorboard_logger
-from longtag.loggers.wandb import QUIET, starts_online, wandb_logger
+from longtag.loggers.wandb import quiet, starts_online, wandb_logger
 from longtag.report.document import Document
 from longtag.report.media import add_to_tensorboard, as_wandb
 from longtag.report.tables import UNFINISHED
@@ -106,7 +106,7 @@ def _log_to_wandb(
         # The process that writes the file may have been started elsewhere.
         dir=folder.resolve(),
         mode=None if online else "offline",
-        settings=QUIET,
+        settings=quiet(),
     ) as run:
         run.config.update({"command": record.task, "facts": document.facts}, allow_val_change=True)
         media = as_wandb(document, pngs)

@@ -1,30 +1,23 @@
 """What the offline files of W&B hold, read with W&B's own messages."""
 
 import json
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
+from longtag.loggers import wandb_file
+
 
 def records(path: Path) -> Iterator[Record]:
-    """The records of a .wandb file: a header of 7 bytes, then blocks of 32 KiB of LevelDB's log format."""
-    data, position, parts = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = Record()
-            record.ParseFromString(parts)
-            yield record
-            parts = b""
+    """The records of a .wandb file."""
+    content = path.read_bytes()
+    assert content.startswith(wandb_file.MAGIC)
+    for _, _, payload in wandb_file.records(content):
+        record = Record()
+        record.ParseFromString(payload)
+        yield record
 
 
 def history(folder: Path, starts: int) -> list[dict]:

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +12,7 @@ from longtag.errors import UsageError
 from longtag.loggers.wandb import is_logged_in, wandb_logger
 
 from ..conftest import run_in_folder
+from .metrics_file import by_step
 from .offline import history, offline_files, records, summary
 
 
@@ -22,15 +22,6 @@ def logged_out(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     return tmp_path / "netrc"
-
-
-def by_step(folder: Path) -> list[dict]:
-    """The lines of metrics.jsonl, those of one step together."""
-    steps: dict[int, dict] = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        figures = json.loads(line)
-        steps.setdefault(figures["step"], {}).update(figures)
-    return [steps[step] for step in sorted(steps)]
 
 
 def test_the_offline_run_holds_every_metric_and_a_resumed_run_goes_on_in_it(tiny, tmp_path, logged_out):
@@ -44,6 +35,13 @@ def test_the_offline_run_holds_every_metric_and_a_resumed_run_goes_on_in_it(tiny
         assert {name: row[name] for name in shared} == pytest.approx(shared)
     ids = {path.stem for path in offline_files(folder, 2)}
     assert ids == {"run-" + (folder / "run_id").read_text()}
+
+
+def test_two_runs_of_one_process_have_nothing_in_common(tmp_path):
+    wandb_logger(folder=tmp_path / "a", run_id="a", group="one", mode="offline").experiment.finish()
+    second = wandb_logger(folder=tmp_path / "b", run_id="b", mode="offline").experiment
+    second.finish()
+    assert second.group == ""
 
 
 def test_a_run_of_a_sweep_joins_its_group_and_carries_tags_and_facts(tiny, tmp_path, logged_out):
