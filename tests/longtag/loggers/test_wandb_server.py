@@ -125,7 +125,10 @@ def test_the_runs_of_a_sweep_and_its_report_share_a_group(server, tiny, tmp_path
     assert [run["displayName"] for run in sent] == ["mine/0", "mine/1", "mine"]
     assert [run.get("tags") for run in sent[:2]] == [["synthetic", "window", "fast", "64 tokens"]] * 2
     assert sent[2]["jobType"] == "report"
+    report_sweep(record.folder)  # as when the sweep has gone on
     *_, report = server.runs.values()
+    assert len(server.runs) == 3
+    assert [row["_step"] for row in report.history] == [0, 1]
     assert any(name.startswith("media/images/report/") for name in report.files)
 
 

@@ -101,9 +101,9 @@ class WandbServer(ThreadingHTTPServer):
             model["bucket"] = {
                 "id": f"storage-{variables['name']}",
                 "name": variables["name"],
-                "displayName": run.attributes["displayName"],
-                "config": run.attributes["config"],
-                "tags": run.attributes["tags"],
+                "displayName": run.attributes.get("displayName", variables["name"]),
+                "config": run.attributes.get("config", "{}"),
+                "tags": run.attributes.get("tags", []),
                 "summaryMetrics": json.dumps(run.summary),
                 "historyLineCount": len(run.history),
                 "historyTail": _tail(run.history),

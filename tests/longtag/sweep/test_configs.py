@@ -1,5 +1,6 @@
 """The sweeps that lie ready, and the search that W&B steers."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -85,9 +86,17 @@ def test_a_wandb_agent_builds_a_command_line_that_train_py_accepts():
         "${args_no_hyphens}": create_sweep_command_args({"args": drawn})["args_no_hyphens"],
     }
     command = [word for part in create_sweep_command(search["command"]) for word in words.get(part, [part])]
-    done = subprocess.run([*command, "--cfg", "job"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*command, "--cfg", "job", "--resolve"],
+        env=os.environ | {"WANDB_SWEEP_ID": "search", "WANDB_RUN_ID": "1a2b3c4d"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     config = yaml.safe_load(done.stdout)
+    assert config["folder"] == "outputs/wandb/search/1a2b3c4d"
     assert config["model"]["num_layers"] == 4
     assert config["pattern"]["_target_"] == "sparse_attention.patterns.union"
     assert config["optim"]["betas"] == [0.9, 0.95]
