@@ -246,8 +246,7 @@ def _build_trainer(
             folder.run_id = str(watching.version)  # its own, where W&B steers the search
     monitors: list[Callback] = _build_each(config, "callbacks")
     plugins: list[Any] = [WholeCheckpoints()]
-    in_slurm = SLURMEnvironment.detect()
-    if in_slurm:
+    if SLURMEnvironment.detect():
         # Else Lightning answers SIGUSR1 with a checkpoint of its own, from which it would go on for ever after.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     if weights_are_narrow(precision):
@@ -262,7 +261,7 @@ def _build_trainer(
             *monitors,
             LastValidation(),
             Resumption(),
-            Interruption(folder.last_checkpoint, in_slurm=in_slurm),
+            Interruption(folder.last_checkpoint),
             *fixed,
             LastCheckpoint(folder.last_checkpoint),
         ],

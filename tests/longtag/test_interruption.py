@@ -29,6 +29,14 @@ runpy.run_path("train.py", run_name="__main__")
 IN_SLURM = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 
 
+AS_A_TASK = """
+import os, runpy
+os.environ["SLURM_TASK_PID"] = str(os.getpid())
+runpy.run_path("train.py", run_name="__main__")
+"""
+"""Starts train.py as srun does: the process knows that it is the one that Slurm started."""
+
+
 def start(*arguments: str, script: Sequence[str] = ("train.py",), **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *script, *arguments],
@@ -108,9 +116,16 @@ def test_a_run_that_its_queue_warns_saves_before_it_is_queued_again(tmp_path):
     assert (folder / "checkpoints/last.ckpt").is_file()
 
 
+def test_sigterm_to_what_a_job_of_slurm_has_started_ends_it(tmp_path):
+    process = start_endless(tmp_path / "run", SLURM_TASK_PID=str(os.getpid()), **IN_SLURM)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+
+
 def test_sigterm_in_a_job_of_slurm_saves_and_the_run_goes_on_until_it_is_ended(tmp_path):
     folder = tmp_path / "run"
-    process = start_endless(folder, **IN_SLURM)
+    process = start_endless(folder, script=("-c", AS_A_TASK), **IN_SLURM)
     process.send_signal(signal.SIGTERM)
     wait_for((folder / "checkpoints/last.ckpt").is_file, process)
     saved_at = (folder / "metrics.jsonl").stat().st_size

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and a queue's warning: finish the step, save the last checkpoint, leave as whoever asked expects."""
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -32,17 +33,15 @@ class Interruption(Callback):
     A validation that runs is finished first, for half a validation cannot be gone on with. The warnings are left alone
     where several processes train together: they come at different steps, and saving waits for all.
 
-    In a job of Slurm, SIGTERM saves and the run goes on: Slurm sends it ahead of the end, and a preempted job that has
-    left before that is not queued again.
+    In a process that Slurm started, SIGTERM saves and the run goes on: Slurm sends it ahead of the end, and a preempted
+    job that has left before that is not queued again.
 
     Args:
         checkpoint: the file to save to.
-        in_slurm: whether this is a job of Slurm.
     """
 
-    def __init__(self, checkpoint: Path, *, in_slurm: bool = False) -> None:
+    def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.in_slurm = in_slurm
         self._received: int | None = None
         self._to_save = False
         self._saved = False
@@ -85,8 +84,13 @@ class Interruption(Callback):
         if self._received is not None:
             raise KeyboardInterrupt
         self._to_save = True
-        if self.in_slurm and number == signal.SIGTERM:
+        if _slurm_started_this() and number == signal.SIGTERM:
             print("\nsaving: the running step is finished and saved; the run goes on until Slurm ends it", flush=True)
             return
         self._received = number
         print("\nstopping: the running step is finished and saved; once more to stop at once", flush=True)
+
+
+def _slurm_started_this() -> bool:
+    """Whether this is a task of a Slurm job; what that starts, such as the jobs of a sweep, is told by it to stop."""
+    return os.environ.get("SLURM_TASK_PID") == str(os.getpid())
