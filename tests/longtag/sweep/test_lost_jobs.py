@@ -1,5 +1,9 @@
 """Jobs that end without a word, in the queue that submitit has on one machine."""
 
+# submitit is the extra `slurm`.
+# pyright: reportMissingImports=false
+
+
 import os
 import signal
 from functools import partial
