@@ -3,7 +3,6 @@
 # submitit is the extra `slurm`.
 # pyright: reportMissingImports=false
 
-
 import os
 import signal
 from functools import partial
