@@ -1,5 +1,6 @@
 """Ctrl-C and its like: the last checkpoint is there, the exit code says what happened, and the run goes on from it."""
 
+import contextlib
 import errno
 import json
 import os
@@ -137,7 +138,10 @@ def test_sigterm_in_a_job_of_slurm_saves_and_the_run_goes_on_until_it_is_ended(t
 def test_a_signal_to_all_processes_of_a_run_ends_that_of_wandb_and_not_the_run_before_it_has_saved(tmp_path):
     folder = tmp_path / "run"
     process = start_endless(folder, "logger=wandb", "logger.wandb.mode=offline")
-    subprocess.run(["pkill", "-TERM", "-P", str(process.pid), "wandb-core"], check=True)
+    # W&B is started by a thread of the run, which may be at its first step before.
+    wait_for(lambda: children(process, "wandb-core") != [], process)
+    for child in children(process, "wandb-core"):
+        os.kill(child, signal.SIGTERM)
     end_of_log = (folder / "metrics.jsonl").stat().st_size
     wait_for(lambda: (folder / "metrics.jsonl").stat().st_size > end_of_log + 5000, process)
     process.send_signal(signal.SIGTERM)
@@ -146,6 +150,18 @@ def test_a_signal_to_all_processes_of_a_run_ends_that_of_wandb_and_not_the_run_b
     assert "W&B's own process has ended" in output
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     assert (folder / "checkpoints/last.ckpt").is_file()
+
+
+def children(process: subprocess.Popen[str], name: str) -> list[int]:
+    """Processes of this name that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            number, rest = path.read_text().split(" (", 1)
+            command, _, fields = rest.rpartition(") ")
+            if command == name and int(fields.split()[1]) == process.pid:
+                found.append(int(number))
+    return found
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
