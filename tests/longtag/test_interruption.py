@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,26 @@ runpy.run_path("train.py", run_name="__main__")
 """Starts train.py as srun does: the process knows that it is the one that Slurm started."""
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """A run without end must not outlive a test that fails."""
+    yield
+    for process in STARTED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    STARTED.clear()
+
+
 def start(*arguments: str, script: Sequence[str] = ("train.py",), **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    # With W&B in this process, one that it starts would share its process instead of having one.
+    inherited = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    process = subprocess.Popen(
         [sys.executable, *script, *arguments],
         cwd=CONF.parent,
-        env=os.environ | environment,
+        env=inherited | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -50,6 +65,8 @@ def start(*arguments: str, script: Sequence[str] = ("train.py",), **environment:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         start_new_session=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def start_tiny(folder: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
@@ -138,7 +155,6 @@ def test_sigterm_in_a_job_of_slurm_saves_and_the_run_goes_on_until_it_is_ended(t
 def test_a_signal_to_all_processes_of_a_run_ends_that_of_wandb_and_not_the_run_before_it_has_saved(tmp_path):
     folder = tmp_path / "run"
     process = start_endless(folder, "logger=wandb", "logger.wandb.mode=offline")
-    # W&B is started by a thread of the run, which may be at its first step before.
     wait_for(lambda: children(process, "wandb-core") != [], process)
     for child in children(process, "wandb-core"):
         os.kill(child, signal.SIGTERM)
