@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
 MAGIC = b":W&B"
@@ -37,7 +38,10 @@ def _end(content: bytes, step: int) -> int:
     kept = FILE_HEADER
     for start, end, payload in records(content):
         record = Record()
-        record.ParseFromString(payload)
+        try:
+            record.ParseFromString(payload)
+        except DecodeError:  # damaged, where W&B would stop as well
+            return start
         if record.HasField("history") and record.history.step.num >= step:
             return start
         kept = end

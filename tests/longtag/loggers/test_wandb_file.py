@@ -50,6 +50,16 @@ def test_a_record_that_was_cut_off_is_taken_away_and_no_whole_one(file, tmp_path
     assert file.stat().st_size == whole[-1] < len(content)
 
 
+def test_from_a_damaged_record_on_nothing_is_kept(file, tmp_path):
+    content = bytearray(file.read_bytes())
+    start, end, payload = list(wandb_file.records(bytes(content)))[100]
+    assert end - start == wandb_file.CHUNK_HEADER.size + len(payload)  # in one part
+    content[end - len(payload) : end] = b"\xff" * len(payload)
+    file.write_bytes(content)
+    rewind_offline(tmp_path, "mine", ROWS)
+    assert file.stat().st_size == start
+
+
 def test_other_runs_and_what_is_no_file_of_wandb_are_left_alone(file, tmp_path):
     before = file.read_bytes()
     other = tmp_path / "wandb/offline-run-20260101_000000-mine/run-mine.wandb"
