@@ -3,7 +3,7 @@
 Triton binds the arguments of every launch anew, looks at each of them, and writes all of that down as the key by which
 it finds what it compiled: 15 us for a kernel of thirty parameters on a fast core, and short sequences wait for it. A
 `Kernel` leaves the first launch to Triton. For later ones whose arguments Triton would take for the same it hands the
-addresses and numbers straight to what was compiled, in 5 us.
+addresses and numbers straight to what was compiled, in a third of that.
 """
 
 from __future__ import annotations
