@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import median_ms, peak_mib
-from benchmarks.rows import write
+from benchmarks.rows import read, write
 from sparse_attention import Layout, patterns, sparse_self_attention
 
 AGREEMENT = 0.02
@@ -34,6 +34,10 @@ PATTERNS: dict[str, Callable[..., Layout]] = {
             partial(patterns.hubs, num_hubs=8, window=0),
         ],
     ),
+    "8 random keys, 2 hubs": partial(
+        patterns.union,
+        patterns=[partial(patterns.random, keys_per_query=8), partial(patterns.hubs, num_hubs=2, window=0)],
+    ),
 }
 LAYOUTS = ("auto", "index_list", "block_sparse")
 
@@ -49,6 +53,7 @@ class Row:
     forward_ms: float
     step_ms: float
     extra_mib: float
+    device: str
 
 
 def measure(name: str, num_tokens: int) -> list[Row]:
@@ -68,8 +73,8 @@ def measure(name: str, num_tokens: int) -> list[Row]:
         del results
         step = partial(_step, attend, qkv, d_out)
         extra = peak_mib(step) - (qkv.nbytes + d_out.nbytes) / 2**20
-        forward_ms = median_ms(torch.no_grad()(attend))
-        rows.append(Row(name, choice, type(layout).__name__, num_tokens, forward_ms, median_ms(step), extra))
+        figures = (median_ms(torch.no_grad()(attend)), median_ms(step), extra)
+        rows.append(Row(name, choice, type(layout).__name__, num_tokens, *figures, torch.cuda.get_device_name()))
     return rows
 
 
@@ -93,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     rows = [row for name in PATTERNS for row in measure(name, options.tokens)]
-    write(rows, options.out / "layouts.csv")
+    path = options.out / "layouts.csv"
+    elsewhere = [row for row in read(path, Row) if row.device != torch.cuda.get_device_name()]
+    write([*elsewhere, *rows], path)
     print(table(rows))
 
 

@@ -80,7 +80,7 @@ def sparse_attention(
     with _without_autocast(q.device.type):
         out, lse = attend(q, k, v, pattern, factor)
         if isinstance(pattern, IndexList) and pattern.full_rows:
-            out, lse = overwrite_full_rows(out, lse, q, k, v, pattern.full_rows_index, factor)
+            out, lse = overwrite_full_rows(out, lse, q, k, v, pattern, factor, chosen)
     return (out, lse) if return_lse else out
 
 

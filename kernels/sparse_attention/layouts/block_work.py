@@ -1,8 +1,8 @@
 """How the rows of a block sparse layout are dealt out to programs: long rows in segments, the longest pieces first.
 
 The two global rows of BigBird list every block where others list eight. One program each would set the time of all, so
-rows much longer than the mean are cut into equal segments, at places that depend on the lists alone. Results of
-segments go to scratch memory and are merged in the order of the segments: the same sums in every run.
+rows much longer than the mean, or one of a few that hold everything, are cut into equal segments, at places that depend
+on the lists alone. Results of segments go to scratch memory and are merged in the order of the segments: the same sums in every run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ SHORTEST_SEGMENT = 512
 """Tokens. Shorter segments would spend more on their partial results than on attention."""
 TIMES_THE_MEAN = 4
 """Rows of more entries than this many times the mean are cut."""
+FEWEST_PIECES = 32
+"""Programs a head. Where a few rows hold all entries, such as those of queries that see every key, no piece is longer
+than it takes to have so many."""
 
 
 @dataclass(frozen=True)
@@ -69,4 +72,5 @@ class BlockWork:
 def longest_segment(num_entries: int, num_rows: int, block_size: int) -> int:
     """Entries from which on a row is cut."""
     mean = -(-num_entries // num_rows)
-    return max(SHORTEST_SEGMENT // block_size, TIMES_THE_MEAN * mean)
+    longest = min(TIMES_THE_MEAN * mean, -(-num_entries // FEWEST_PIECES))
+    return max(SHORTEST_SEGMENT // block_size, longest)

@@ -12,7 +12,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .block_sparse import BlockSparse
 from .layout import EMPTY, Layout
+
+BLOCK_SIZE = 64
+"""Of the blocks in which full rows are stored."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,7 @@ class IndexList(Layout):
 
     indices:   int32 or int64 tensor, kept as contiguous int32.
     num_keys:  M, the length of k; N where it is not given.
-    full_rows: positions of queries that see all keys, such as global tokens; the same for all heads. They are computed
-               in float32, head by head: where there are more than a few, `HubsApart` is faster on a GPU.
+    full_rows: positions of queries that see all keys, such as global tokens; the same for all heads.
     validate:  False skips the checks of the table's values, which wait for the device. For patterns that are right by
                construction and change at each step; a position out of range is then undefined behaviour.
 
@@ -87,6 +90,7 @@ class IndexList(Layout):
         self.indices = indices.to(torch.int32).contiguous()
         self._transposed: TransposedLists | None = None
         self._full_rows_index: Tensor | None = None
+        self._full_rows_blocks: BlockSparse | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -115,6 +119,8 @@ class IndexList(Layout):
 
     def build(self) -> None:
         _ = self.transposed, self.full_rows_index
+        if self.full_rows:
+            self.full_rows_blocks.build()
 
     @property
     def full_rows_index(self) -> Tensor:
@@ -122,6 +128,17 @@ class IndexList(Layout):
         if self._full_rows_index is None:
             self._full_rows_index = torch.tensor(self.full_rows, dtype=torch.int64, device=self.device)
         return self._full_rows_index
+
+    @property
+    def full_rows_blocks(self) -> BlockSparse:
+        """All keys for each of `full_rows` and nothing else, R queries and M keys, for kernels that take blocks."""
+        if self._full_rows_blocks is None:
+            num_rows, num_columns = (-(-length // BLOCK_SIZE) for length in (len(self.full_rows), self.num_keys))
+            every_block = torch.arange(num_columns, device=self.device).expand(num_rows, -1)
+            self._full_rows_blocks = BlockSparse.from_table(
+                every_block, block_size=BLOCK_SIZE, num_tokens=len(self.full_rows), num_keys=self.num_keys
+            )
+        return self._full_rows_blocks
 
     @property
     def degrees(self) -> Tensor:
@@ -148,6 +165,8 @@ class IndexList(Layout):
         moved._rule = self._rule
         if self._transposed is not None:
             moved._transposed = self._transposed.to(device)
+        if self._full_rows_blocks is not None:
+            moved._full_rows_blocks = self._full_rows_blocks.to(device)
         if "num_edges" in vars(self):
             vars(moved)["num_edges"] = self.num_edges
         return moved

@@ -23,16 +23,16 @@ PAIR_NS = {"cuda": 0.003, "cpu": 40.0}
 513 keys in 9 blocks of 64 on an H100. On two CPU cores the reference needs 17 ns in long rows such as these and twice
 as much in short ones, which are those that the choice is about."""
 
-FULL_ROW_PAIR_NS = {"cuda": 0.06, "cpu": 40.0}
-"""A pair of a query that sees every key, beside an index list, by the reference for dense attention: on a GPU by what
-it computes and moves in float32, 900 FLOPs and 100 bytes; on a CPU as in a block."""
-
 ROW_NS = {"cuda": 0.05, "cpu": 26.0}
 """A row of 64 that is read or written once: in bfloat16 at 2.5 TB/s, in float32 at 10 GB/s."""
 
 ROWS_OF_APART = 17
 """Rows a query that hubs apart read or write beside attention: copies of q, k and v, forward and again backward, and
 two of the gradient of out."""
+
+ROWS_OF_FULL_ROWS = 18
+"""Rows a query for queries that see every key, beside an index list: a copy of out with theirs in it, one of its
+gradient without, gradients of k and v added up, and those of q, k and v made one."""
 
 ROWS_OF_PARTS = 17
 """Rows a query for a second part: two outputs merged, two gradients made of one, and the gradients of q, k and v added
@@ -59,8 +59,7 @@ class Costs:
             ns = {choice: cost + tiles for choice, cost in ns.items()}
             if max(head.num_slots(self.num_tokens) for head in heads) + len(parts.columns) <= MOST_SLOTS:
                 columns = len(parts.columns) * self.num_tokens * EDGE_NS[self.device]
-                rows = len(parts.rows) * self.num_tokens * FULL_ROW_PAIR_NS[self.device]
-                ns = {"index_list": edges + columns + rows, **ns}
+                ns = {"index_list": edges + columns + self._of_full_rows(parts.rows), **ns}
             listed, blocks = self.split(parts)
             if listed and (blocks.members or blocks.has_hubs):
                 beside = min(self._of_hubs(blocks).values()) + self._sample(blocks.rest)[1]
@@ -91,6 +90,13 @@ class Costs:
             copies = self.num_tokens * ROWS_OF_APART * ROW_NS[self.device]
             ns["hubs_apart"] = filled * self._tile_ns + copies
         return ns
+
+    def _of_full_rows(self, rows: Sequence[int]) -> float:
+        """Beside an index list: in blocks of their own on a GPU, one by one on a CPU."""
+        if not rows:
+            return 0.0
+        held = num_blocks(len(rows), self.size) * self.size if self.device == "cuda" else len(rows)
+        return self.num_tokens * (held * PAIR_NS[self.device] + ROWS_OF_FULL_ROWS * ROW_NS[self.device])
 
     def _is_for_a_list(self, rule: Rule) -> bool:
         if not self._fit_lists([rule]):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sparse_attention import BlockSparse
 from sparse_attention.layouts import block_work
 from sparse_attention.layouts.bit_masks import unpack_bits
 from tests.sparse_attention.block_layouts import block_layout
@@ -46,9 +47,17 @@ def test_segments_come_first_each_with_its_place_in_its_row(monkeypatch: pytest.
 
 
 def test_only_rows_far_above_the_mean_are_cut() -> None:
-    assert block_work.longest_segment(num_entries=1000, num_rows=10, block_size=64) == 400
+    assert block_work.longest_segment(num_entries=10_000, num_rows=1000, block_size=64) == 40
     assert block_work.longest_segment(num_entries=20, num_rows=10, block_size=64) == 8
     assert block_layout("all blocks", num_tokens=3000, block_size=16).work.num_segments == 0
+
+
+def test_a_few_rows_that_hold_all_entries_are_cut_for_many_programs() -> None:
+    assert block_work.longest_segment(num_entries=1600, num_rows=1, block_size=64) == 50
+    table = torch.arange(100).expand(2, -1)
+    layout = BlockSparse.from_table(table, block_size=16, num_tokens=20, num_keys=1600)
+    assert layout.work.num_segments == 8
+    assert layout.transposed_work.num_segments == 0
 
 
 def test_a_layout_without_entries_still_has_an_item_for_each_row() -> None:
