@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from hydra.conf import HydraConf
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from longtag.announcement import describe_device, describe_layout, describe_step
+from longtag.callbacks.averaging import Averaging
 from longtag.callbacks.interruption import Interruption
 from longtag.callbacks.last_checkpoint import LastCheckpoint
 from longtag.callbacks.last_validation import LastValidation
@@ -211,6 +212,7 @@ def build_subject(config: DictConfig, device_type: str, source: Source | None = 
         batch_size=config.crops.batch_size,
         accumulates=config.trainer.accumulate_grad_batches > 1,
         clips=config.trainer.gradient_clip_val is not None,
+        averages=any(issubclass(get_class(callback._target_), Averaging) for callback in config.callbacks.values()),
         precision=str(config.trainer.precision or ("bf16-mixed" if device_type == "cuda" else "32-true")),
         device_type=device_type,
     )

@@ -1,4 +1,4 @@
-"""Queries that see every key, beside a table: in the kernels for blocks, interpreted, or on a GPU, and in plain torch."""
+"""Queries that see every key, beside a table: in kernels for blocks, interpreted or on a GPU, and in plain torch."""
 
 from dataclasses import replace
 

@@ -2,7 +2,8 @@
 
 The two global rows of BigBird list every block where others list eight. One program each would set the time of all, so
 rows much longer than the mean, or one of a few that hold everything, are cut into equal segments, at places that depend
-on the lists alone. Results of segments go to scratch memory and are merged in the order of the segments: the same sums in every run.
+on the lists alone. Results of segments go to scratch memory and are merged in the order of the segments: the same sums
+in every run.
 """
 
 from __future__ import annotations

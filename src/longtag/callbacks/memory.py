@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from longtag.callbacks.averaging import means_of
 from longtag.memory.block_hooks import when_backward_leaves
 from longtag.memory.peak import GIB, has_allocator, peak_gib, read_allocator, reset_peak
 from longtag.memory.peak_split import Moment, PeakSplit
@@ -38,7 +39,7 @@ class MemoryMonitor(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Tagger) -> None:
         self._device = pl_module.device
-        self._standing = Standing(pl_module, trainer.optimizers, self._device)
+        self._standing = Standing(pl_module, trainer.optimizers, self._device, means_of(trainer))
         self._blocks = [list(block.parameters()) for block in pl_module.model.encoder.blocks]
         if has_allocator(self._device):
             self._hooks = when_backward_leaves(pl_module.model.encoder.blocks, self._leave_block)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
+from longtag.callbacks.averaging import means_of
 from longtag.figures.memory_timeline import draw, in_words
 from longtag.memory.block_hooks import when_backward_leaves, when_forward_enters_and_leaves
 from longtag.memory.peak import has_allocator
@@ -63,7 +64,7 @@ class MemoryTimeline(Callback):
         if not trainer.is_global_zero or not (self._step_asked_for or watches_failures):
             return
         self._first_step, self._step, self._marks = trainer.global_step, -1, StepMarks()
-        self._standing = Standing(pl_module, trainer.optimizers, self._device)
+        self._standing = Standing(pl_module, trainer.optimizers, self._device, means_of(trainer))
         blocks, head = pl_module.model.encoder.blocks, pl_module.model.head
         self._parts: dict[Part, torch.nn.Module] = {**dict(enumerate(blocks)), "head": head}
         self._hooks = [

@@ -13,14 +13,16 @@ from torch.utils._pytree import tree_leaves
 class Standing:
     """Counts bytes of tensors on one device, as they are and not as an allocator rounds them up.
 
-    weights: parameters and buffers of the model, counted once.
+    weights: parameters and buffers of the model, and of copies of it that are kept beside it, counted once.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, optimizers: Sequence[Optimizer], device: torch.device, copies: Sequence[nn.Module] = ()
+    ) -> None:
         self._device = device
         self._parameters = list(model.parameters())
         self._optimizers = optimizers
-        self.weights = self._bytes_of([self._parameters, list(model.buffers())])
+        self.weights = sum(self._bytes_of([*each.parameters(), *each.buffers()]) for each in (model, *copies))
         self._num_states = self._states = 0
 
     def gradients(self, parameters: Iterable[nn.Parameter] | None = None) -> int:

@@ -1,8 +1,15 @@
+import json
 from pathlib import Path
 
+import lightning as L
+import pytest
 import torch
 
-from tests.longtag.conftest import run_in_folder
+from longtag.callbacks.averaging import Averaging
+from longtag.errors import UsageError
+from longtag.memory.estimate.composed import compose_subject
+from longtag.memory.estimate.count import count_standing
+from tests.longtag.conftest import CONF, run_in_folder
 
 
 def checkpoint(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -20,3 +27,38 @@ def test_checkpoints_hold_the_running_mean_of_the_weights(tiny, tmp_path):
     assert any(not torch.equal(first[name], second[name]) for name in mean)
     for name, tensor in mean.items():
         torch.testing.assert_close(tensor, 0.75 * first[name] + 0.25 * second[name])
+
+
+class OneWeight(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(3))
+
+
+def test_the_mean_follows_the_weights_to_their_device():
+    trainer, module, averaging = L.Trainer(logger=False, accelerator="cpu"), OneWeight(), Averaging(decay=0.9)
+    averaging.setup(trainer, module, "fit")
+    averaging.on_fit_start(trainer, module.to("meta"))
+    assert averaging.mean is not None
+    assert {parameter.device.type for parameter in averaging.mean.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1, 1.5])
+def test_a_decay_that_is_no_share_is_refused(decay):
+    with pytest.raises(UsageError, match=rf"decay={decay}: expected a share from 0 to less than 1"):
+        Averaging(decay=decay)
+
+
+def test_the_copy_counts_as_weights_where_they_are_measured_and_where_they_are_estimated(tiny, tmp_path):
+    measured, estimated = [], []
+    for callbacks in ("default", "averaging"):
+        folder = tmp_path / callbacks
+        options = (f"callbacks={callbacks}", "trainer.max_steps=1", "test=false")
+        run_in_folder(tiny(*options, f"hydra.runtime.output_dir={folder}"))
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        measured += [row["memory/weights_gib"] for row in rows if "memory/weights_gib" in row]
+        subject, _ = compose_subject(CONF, [f"callbacks={callbacks}", "tokens=2000"])
+        estimated.append(sum(count_standing(subject).weights.values()))
+    # The copy has a number more, that of the steps it has seen.
+    assert measured[1] == pytest.approx(2 * measured[0], rel=1e-3)
+    assert estimated[1] == 2 * estimated[0]

@@ -1,3 +1,5 @@
+import copy
+
 import torch
 from torch import nn
 
@@ -30,6 +32,11 @@ def test_a_weight_that_two_modules_share_counts_once():
     model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 10, bias=False))
     model[1].weight = model[0].weight
     assert Standing(model, [], CPU).weights == 400
+
+
+def test_a_copy_beside_the_model_counts_once_more():
+    model = nn.Linear(10, 10, bias=False)
+    assert Standing(model, [], CPU, [copy.deepcopy(model)]).weights == 800
 
 
 def test_what_lies_on_another_device_does_not_count():

@@ -80,6 +80,8 @@ def count_standing(subject: Subject) -> Standing:
         buffers = sum(map(_rounded, model.buffers())) + sum(map(_rounded, subject.loss.buffers()))
         weights = {name: sum(map(_rounded, parameters)) for name, parameters in layers.items()}
         weights[HEAD] += buffers
+        if subject.averages:
+            weights = {name: 2 * of_layer for name, of_layer in weights.items()}
         states = {
             name: sum(_bytes_of_state(optimizer.state[parameter]) for parameter in parameters)
             for name, parameters in layers.items()

@@ -33,6 +33,7 @@ class Subject:
     batch_size:      crops in a batch.
     accumulates:     whether gradients of earlier batches are there already.
     clips:           whether the norm of all gradients is limited.
+    averages:        whether a running mean of the weights is kept beside them.
     precision:       one of Lightning's.
     device_type:     "cuda" or "cpu": where the step is to be made.
     """
@@ -50,6 +51,7 @@ class Subject:
     batch_size: int = 1
     accumulates: bool = False
     clips: bool = True
+    averages: bool = False
     precision: str = "bf16-mixed"
     device_type: str = "cuda"
 
