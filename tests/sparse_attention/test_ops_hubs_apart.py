@@ -71,7 +71,7 @@ def test_queries_that_see_no_key_beside_hubs() -> None:
 
 @pytest.mark.usefixtures("memory_full_of_nan")
 def test_long_rows_of_hubs_are_cut_and_merged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_work, "longest_segment", lambda num_entries, num_rows, block_size: 2)
+    monkeypatch.setattr(block_work, "where_to_cut", lambda num_entries, num_rows, block_size: (2, 2))
     layout = hubs_layout("at both ends", num_tokens=70, device=DEVICE, seed=7)
     assert layout.blocks.work.num_segments > 0
     assert layout.blocks.transposed_work.num_segments > 0

@@ -159,7 +159,7 @@ def test_one_gradient_for_a_fused_projection() -> None:
 
 @pytest.mark.parametrize(("longest", "heads"), [(1, None), (2, 2), (3, None)])
 def test_long_rows_are_cut_and_merged(longest: int, heads: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_work, "longest_segment", lambda num_entries, num_rows, block_size: longest)
+    monkeypatch.setattr(block_work, "where_to_cut", lambda num_entries, num_rows, block_size: (longest, longest))
     layout = block_layout("global rows and columns", num_tokens=56, heads=heads, device=DEVICE, seed=longest)
     assert layout.work.num_segments > 0
     assert layout.transposed_work.num_segments > 0
@@ -231,7 +231,7 @@ def test_nothing_outside_the_outputs_is_written() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_ten_runs_are_bitwise_equal(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_work, "longest_segment", lambda num_entries, num_rows, block_size: 2)
+    monkeypatch.setattr(block_work, "where_to_cut", lambda num_entries, num_rows, block_size: (2, 2))
     inputs = random_inputs(num_tokens=size, head_dim=16, heads=1, device=DEVICE, seed=22)
     layout = block_layout("global rows and columns", num_tokens=size, device=DEVICE, seed=23)
     first = attend(inputs, layout)

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 SHORTEST_SEGMENT = 512
 """Tokens. Shorter segments would spend more on their partial results than on attention."""
+FEWEST_SEGMENTS = 3
+"""Of so short ones: to cut a row in two gains less than the merge costs."""
 TIMES_THE_MEAN = 4
-"""Rows of more entries than this many times the mean are cut."""
-FEWEST_PIECES = 32
-"""Programs a head. Where a few rows hold all entries, such as those of queries that see every key, no piece is longer
-than it takes to have so many."""
+"""Segments of more entries than this many times the mean could be the last ones to end, however long the sequence."""
+FEWEST_PIECES = 64
+"""Segments that all entries together would make: in a short sequence there is less other work beside one of them."""
+ENOUGH_ROWS = 32
+"""Rows of a head that keep a GPU busy by themselves; those near the mean are then left whole."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class BlockWork:
     @classmethod
     def build(cls, lists: BlockLists, block_size: int) -> BlockWork:
         counts, num_rows = lists.offsets.diff().long(), lists.partial.numel()
-        most = longest_segment(lists.blocks.numel(), num_rows, block_size)
-        segments = ((counts + most - 1) // most).clamp(min=1)
+        beyond, most = where_to_cut(lists.blocks.numel(), num_rows, block_size)
+        segments = torch.where(counts > beyond, (counts + most - 1) // most, 1)
         row = torch.arange(num_rows, device=counts.device).repeat_interleave(segments)
         first = segments.cumsum(0) - segments
         which = torch.arange(row.numel(), device=counts.device) - first[row]
@@ -70,8 +73,10 @@ class BlockWork:
         return BlockWork(self.items.to(device), self.splits.to(device))
 
 
-def longest_segment(num_entries: int, num_rows: int, block_size: int) -> int:
-    """Entries from which on a row is cut."""
-    mean = -(-num_entries // num_rows)
-    longest = min(TIMES_THE_MEAN * mean, -(-num_entries // FEWEST_PIECES))
-    return max(SHORTEST_SEGMENT // block_size, longest)
+def where_to_cut(num_entries: int, num_rows: int, block_size: int) -> tuple[int, int]:
+    """Entries beyond which a row is cut, and the most that a segment of it has."""
+    mean, shortest = -(-num_entries // num_rows), SHORTEST_SEGMENT // block_size
+    near_the_mean = mean if num_rows >= ENOUGH_ROWS else 1
+    longest = min(TIMES_THE_MEAN * mean, max(num_entries // FEWEST_PIECES, near_the_mean))
+    longest = max(longest, shortest)
+    return max(longest, FEWEST_SEGMENTS * shortest, 2 * near_the_mean), longest

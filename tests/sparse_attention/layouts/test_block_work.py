@@ -14,7 +14,7 @@ from tests.sparse_attention.block_layouts import block_layout
 def test_items_cover_every_entry_of_every_row_once(
     longest: int, heads: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block_work, "longest_segment", lambda num_entries, num_rows, block_size: longest)
+    monkeypatch.setattr(block_work, "where_to_cut", lambda num_entries, num_rows, block_size: (longest, longest))
     layout = block_layout("global rows and columns", num_tokens=150, heads=heads, seed=longest)
     for lists, work in ((layout.lists, layout.work), (layout.transposed, layout.transposed_work)):
         row, start, end, first_block = work.items.long().unbind(1)
@@ -29,7 +29,7 @@ def test_items_cover_every_entry_of_every_row_once(
 
 
 def test_segments_come_first_each_with_its_place_in_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_work, "longest_segment", lambda num_entries, num_rows, block_size: 6)
+    monkeypatch.setattr(block_work, "where_to_cut", lambda num_entries, num_rows, block_size: (6, 6))
     work = block_layout("global rows and columns", num_tokens=150, seed=1).work
     assert work.num_segments > 0
     row, first, count = work.splits.long().unbind(1)
@@ -46,18 +46,25 @@ def test_segments_come_first_each_with_its_place_in_its_row(monkeypatch: pytest.
     assert not torch.isin(alone[:, 0].long(), row).any()
 
 
-def test_only_rows_far_above_the_mean_are_cut() -> None:
-    assert block_work.longest_segment(num_entries=10_000, num_rows=1000, block_size=64) == 40
-    assert block_work.longest_segment(num_entries=20, num_rows=10, block_size=64) == 8
+@pytest.mark.parametrize(
+    ("num_entries", "num_rows", "beyond", "longest"),
+    [
+        pytest.param(15_360, 1536, 40, 40, id="a long sequence: four times the mean"),
+        pytest.param(1_300, 130, 24, 20, id="a shorter one: a part of the whole"),
+        pytest.param(320, 32, 24, 10, id="a short one: twice the mean is no long row"),
+        pytest.param(144, 16, 24, 8, id="so short that nothing is cut"),
+        pytest.param(1_600, 1, 25, 25, id="all entries in one row"),
+    ],
+)
+def test_rows_are_cut_by_what_there_is_beside_them(num_entries, num_rows, beyond, longest) -> None:
+    assert block_work.where_to_cut(num_entries, num_rows, block_size=64) == (beyond, longest)
+
+
+def test_rows_of_equal_length_are_cut_only_if_they_are_few() -> None:
     assert block_layout("all blocks", num_tokens=3000, block_size=16).work.num_segments == 0
-
-
-def test_a_few_rows_that_hold_all_entries_are_cut_for_many_programs() -> None:
-    assert block_work.longest_segment(num_entries=1600, num_rows=1, block_size=64) == 50
-    table = torch.arange(100).expand(2, -1)
-    layout = BlockSparse.from_table(table, block_size=16, num_tokens=20, num_keys=1600)
-    assert layout.work.num_segments == 8
-    assert layout.transposed_work.num_segments == 0
+    few = BlockSparse.from_table(torch.arange(300).expand(2, -1), block_size=16, num_tokens=20, num_keys=4800)
+    assert few.work.num_segments == 20
+    assert few.transposed_work.num_segments == 0
 
 
 def test_a_layout_without_entries_still_has_an_item_for_each_row() -> None:
