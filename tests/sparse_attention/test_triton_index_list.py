@@ -70,7 +70,15 @@ def test_common_and_wide_heads(head_dim: int) -> None:
 
 @pytest.mark.parametrize(
     ("num_slots", "head_dim"),
-    [(1, 16), (9, 16), (33, 8), (12, 136), *(pytest.param(n, 64, marks=pytest.mark.gpu) for n in (64, 1000, 4096))],
+    [
+        (1, 16),
+        (9, 16),
+        (9, 40),
+        (33, 8),
+        (12, 136),
+        (70, 136),
+        *(pytest.param(n, 64, marks=pytest.mark.gpu) for n in (64, 1000, 4096)),
+    ],
 )
 def test_lists_of_any_length(num_slots: int, head_dim: int) -> None:
     inputs = random_inputs(num_tokens=11, head_dim=head_dim, heads=1, device=DEVICE, seed=num_slots)

@@ -53,6 +53,32 @@ def test_all_tiles_have_power_of_two_sides(itemsize: int, head_dim: int, slots: 
     assert all(side & (side - 1) == 0 for side in [*sides, tiles.piece])
 
 
+@pytest.mark.parametrize(
+    ("head_dim", "slots", "dtype", "kept"),
+    [
+        (16, 8, torch.bfloat16, True),
+        (15, 8, torch.bfloat16, False),
+        (64, 16, torch.bfloat16, True),
+        (64, 17, torch.bfloat16, False),
+        (64, 17, torch.float32, True),
+        (768, 192, torch.bfloat16, True),
+        (768, 193, torch.bfloat16, False),
+    ],
+)
+def test_weights_are_kept_where_they_take_little_beside_a_row(
+    head_dim: int, slots: int, dtype: torch.dtype, kept: bool
+) -> None:
+    assert launch.keeps_weights(head_dim, slots, dtype) == kept
+
+
+def test_long_lists_go_through_passes_if_their_weights_are_kept() -> None:
+    tiles = rule(2, 64, 16)
+    assert launch.takes_passes(64, 16, tiles, keeps=True)
+    assert not launch.takes_passes(64, 16, tiles, keeps=False)
+    assert not launch.takes_passes(64, 8, tiles, keeps=True)
+    assert launch.takes_passes(128, 8, rule(2, 128, 8), keeps=False)
+
+
 def test_a_limit_on_registers_is_only_for_compilers_that_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Tile(4, 8, 2).options == {"num_warps": 2}
     assert Tile(4, 8, 2, registers=64).options == {"num_warps": 2, "maxnreg": 64}

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..kernel import Kernel
 from . import by_key, wide
-from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, power_of_two
+from .launch import Tile, Tiles, ceil_div, head_stride, is_far, power_of_two, takes_passes
 from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
 SCRATCH_BYTES = 192 * 2**20
@@ -66,7 +66,7 @@ def _backward_of_group(
     weight: Tensor | None, dq: Tensor, dk: Tensor, dv: Tensor,
     indices: Tensor, offsets: Tensor, edges: Tensor, order: Tensor, scale: float, tiles: Tiles,
 ) -> None:  # fmt: skip
-    if num_pieces(q.shape[-1], tiles) > 1:
+    if takes_passes(q.shape[-1], indices.shape[-1], tiles, keeps=weight is not None):
         weight, d_score = wide.score_gradients(d_out, d_lse, q, k, v, lse, indices, scale, tiles, weight)
         wide.weighted_sums(d_score, k, indices, tiles, tiles.by_query, dq)
     elif weight is not None:

@@ -26,7 +26,9 @@ from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
 SHORTEST_LONG_LIST = 256
 HUB_PROGRAMS = 64
-SEGMENT_ROWS = 16
+SEGMENT_PROGRAMS = 256
+"""More are faster where there are hubs, but also have to be started where there are none."""
+HUB_ROWS, SEGMENT_ROWS = 16, 32
 
 
 def backward(
@@ -52,13 +54,13 @@ def backward(
         return
     segments = ceil_div(num_edges, long)
     partial = torch.empty((batch, programs[0], 2 * segments, block_d), dtype=torch.float32, device=q.device)
-    _segment_kernel[(min(segments, HUB_PROGRAMS), *programs)](
+    _segment_kernel[(min(segments, SEGMENT_PROGRAMS), *programs)](
         d_out, q, weight, d_score, indices, offsets, edges, order, partial, num_keys, num_edges, *rows,
-        head_stride(indices, 2), *lists, **constants, LONG=long, ROWS=SEGMENT_ROWS, num_warps=1,
+        head_stride(indices, 2), *lists, **constants, LONG=long, ROWS=SEGMENT_ROWS, num_warps=2,
     )  # fmt: skip
     _hub_kernel[(min(num_keys, num_edges // long, HUB_PROGRAMS), *programs)](
         partial, offsets, order, dk, dv, num_keys, num_edges, *dk.stride()[:3], lists[0], lists[2],
-        HEAD_DIM=head_dim, BLOCK_D=block_d, LONG=long, ROWS=SEGMENT_ROWS, num_warps=1,
+        HEAD_DIM=head_dim, BLOCK_D=block_d, LONG=long, ROWS=HUB_ROWS, num_warps=1,
     )  # fmt: skip
 
 

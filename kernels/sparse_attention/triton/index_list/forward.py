@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..kernel import Kernel
 from . import wide
-from .launch import Tile, Tiles, ceil_div, head_stride, is_far, num_pieces, power_of_two
+from .launch import Tile, Tiles, ceil_div, head_stride, is_far, power_of_two, takes_passes
 from .rows import dims_of, gather_rows, load_rows, store_rows, widen
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -32,7 +32,7 @@ def forward(
     batch, heads, num_queries, head_dim = q.shape
     out = torch.empty((batch, num_queries, heads, head_dim), dtype=q.dtype, device=q.device).transpose(1, 2)
     lse = torch.empty((batch, heads, num_queries), dtype=torch.float32, device=q.device)
-    if num_pieces(head_dim, tiles) > 1:
+    if takes_passes(head_dim, indices.shape[-1], tiles, keeps=weights is not None):
         wide.forward(q, k, v, indices, scale, tiles, out, lse, weights)
     else:
         _launch(q, k, v, indices, scale, tiles.forward, out, lse, weights)

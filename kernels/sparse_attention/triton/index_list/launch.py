@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SLOTS_AT_ONCE = 8
+"""Of a query's list, rows of k and of v that the registers of a program hold together."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -65,8 +68,16 @@ def piece_width(head_dim: int, tiles: Tiles) -> int:
 
 
 def keeps_weights(head_dim: int, num_slots: int, dtype: torch.dtype) -> bool:
-    """Whether forward leaves the softmax weights for backward: where they take less room than a row of q."""
-    return num_slots <= 8 and 4 * num_slots <= head_dim * dtype.itemsize
+    """Whether forward leaves the softmax weights for backward: where they take no more room than a row of q, or half of
+    one where it takes passes for it."""
+    row = head_dim * dtype.itemsize
+    return 4 * num_slots <= (row if num_slots <= SLOTS_AT_ONCE else row // 2)
+
+
+def takes_passes(head_dim: int, num_slots: int, tiles: Tiles, keeps: bool) -> bool:
+    """Whether scores, softmax and weighted sums are kernels of their own, those of `wide`: for heads in pieces, and for
+    weights to keep of more slots than a program holds at once."""
+    return num_pieces(head_dim, tiles) > 1 or (keeps and num_slots > SLOTS_AT_ONCE)
 
 
 def head_stride(table: Tensor, dims: int) -> int:
@@ -81,11 +92,13 @@ def is_far(x: Tensor) -> bool:
 
 CURATED: dict[tuple[int, int, int], Tiles] = {
     (2, 64, 8): Tiles(Tile(4, 8, registers=64), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
-    (2, 64, 16): Tiles(Tile(4, 4), Tile(4, 4), Tile(4, 4), piece=64),
+    (2, 64, 16): Tiles(Tile(4, 4), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
+    (2, 80, 8): Tiles(Tile(4, 8, 2), Tile(4, 8, 2), Tile(8, 2, 2), piece=128),
+    (2, 96, 8): Tiles(Tile(8, 4), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
     (2, 128, 8): Tiles(Tile(8, 4), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
     (2, 768, 8): Tiles(Tile(8, 4), Tile(8, 8, 2), Tile(8, 2, 2), piece=64),
 }
-"""(bytes of an element, head_dim, slots) -> the fastest found on an NVIDIA H100."""
+"""(bytes of an element, head_dim, slots) -> the fastest found on an NVIDIA H100 or H200."""
 
 
 def tiles_for(dtype: torch.dtype, head_dim: int, num_slots: int, device: torch.device) -> Tiles:

@@ -1,7 +1,9 @@
-"""Heads wider than one tile, such as one head of 768: rows are cut into pieces, and each piece is a pass of its own.
+"""Scores, softmax and weighted sums as passes of their own, over one gathered matrix each.
 
-A piece of all keys stays in the L2 cache where whole keys would not. Dot products become partial ones,
-(p, b, h, n, s) in float32, that a small kernel adds up; sums of rows need no such step.
+Heads wider than one tile, such as one head of 768, are cut into pieces, and each piece is a pass: one of all keys stays
+in the L2 cache where whole keys would not. Dot products become partial ones, (p, b, h, n, s) in float32, that a small
+kernel adds up; sums of rows need no such step. Lists too long for one tile whose weights are kept for backward go
+through the same passes, in one piece.
 
 Shape suffixes: b batch, h heads, n queries of the sequence, m its keys, p pieces, q queries of a program, s slots held
 at once, d dims of a piece.
@@ -29,7 +31,7 @@ def forward(
     weights: Tensor | None,
 ) -> None:  # fmt: skip
     """Fill out (b, h, n, d), lse (b, h, n) and, if given, weights (b, h, n, s)."""
-    partial = _partial_scores(q, k, indices, tiles)
+    partial = _partial_scores(q, k, indices, tiles, room=weights)
     weight = partial[0] if weights is None else weights
     grid, constants = _softmax_launch(partial)
     _softmax_kernel[grid](
@@ -47,7 +49,7 @@ def score_gradients(
     d_weight = _partial_scores(d_out, v, indices, tiles)
     score = d_weight if weights is not None else _partial_scores(q, k, indices, tiles)
     weight = torch.empty_like(d_weight[0]) if weights is None else weights
-    d_score = torch.empty_like(d_weight[0])
+    d_score = d_weight[0] if len(d_weight) == 1 else torch.empty_like(d_weight[0])
     grid, constants = _softmax_launch(d_weight)
     _softmax_backward_kernel[grid](
         score, d_weight, indices, lse, lse if d_lse is None else d_lse, weight, d_score,
@@ -57,12 +59,18 @@ def score_gradients(
     return weight, d_score
 
 
-def _partial_scores(q: Tensor, k: Tensor, indices: Tensor, tiles: Tiles) -> Tensor:
-    """(p, b, h, n, s): the part of q . k that each piece of head_dim adds; 0 in empty slots."""
+def _partial_scores(q: Tensor, k: Tensor, indices: Tensor, tiles: Tiles, room: Tensor | None = None) -> Tensor:
+    """(p, b, h, n, s): the part of q . k that each piece of head_dim adds; 0 in empty slots.
+
+    room (b, h, n, s), contiguous float32, is where it goes if there is one piece only.
+    """
     batch, heads, num_queries, head_dim = q.shape
     pieces, tile = num_pieces(head_dim, tiles), tiles.forward
     shape = (pieces, batch, heads, num_queries, indices.shape[-1])
-    partial = torch.empty(shape, dtype=torch.float32, device=q.device)
+    if room is not None and pieces == 1:
+        partial = room.unsqueeze(0)
+    else:
+        partial = torch.empty(shape, dtype=torch.float32, device=q.device)
     _partial_scores_kernel[(ceil_div(num_queries, tile.rows), heads * pieces, batch)](
         q, k, indices, partial, num_queries, *q.stride()[:3], *k.stride()[:3], head_stride(indices, 2),
         **_gather_constants(k, indices, tiles, tile),
