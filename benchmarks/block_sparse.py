@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import median_ms, peak_mib
-from benchmarks.rows import read, write
+from benchmarks.rows import replace_of_device
 from sparse_attention import BlockSparse, Layout
 from sparse_attention.ops import block_sparse_attention, fused_block_sparse_attention
 from sparse_attention.patterns import bigbird, window
@@ -179,9 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_agreement(case)
         rows += measure(case, options.tokens, options.heads, options.head_dim)
         torch.cuda.empty_cache()
-    path = options.out / "block_sparse.csv"
-    elsewhere = [row for row in read(path, Row) if row.device != torch.cuda.get_device_name()]
-    write([*elsewhere, *rows], path)
+    replace_of_device(rows, options.out / "block_sparse.csv")
     print(table(rows))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import median_ms, peak_mib
-from benchmarks.rows import read, write
+from benchmarks.rows import replace_of_device
 from sparse_attention import Layout, patterns, sparse_self_attention
 
 AGREEMENT = 0.02
@@ -98,9 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     rows = [row for name in PATTERNS for row in measure(name, options.tokens)]
-    path = options.out / "layouts.csv"
-    elsewhere = [row for row in read(path, Row) if row.device != torch.cuda.get_device_name()]
-    write([*elsewhere, *rows], path)
+    replace_of_device(rows, options.out / "layouts.csv")
     print(table(rows))
 
 

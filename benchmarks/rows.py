@@ -24,6 +24,12 @@ def read(path: Path, row_type: type[RowType]) -> list[RowType]:
         ]
 
 
+def replace_of_device(rows: Sequence[Any], path: Path) -> None:
+    """All rows, of one type and one `device`, in place of those that a file has of this device."""
+    elsewhere = [row for row in read(path, type(rows[0])) if row.device != rows[0].device]
+    write([*elsewhere, *rows], path)
+
+
 def write(rows: Sequence[Any], path: Path) -> None:
     """All rows, of one type, at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
