@@ -67,6 +67,7 @@ class Row:
     overhead_bytes: int
     layout_bytes: int
     seconds: float
+    device: str
 
 
 def standard(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -152,7 +153,12 @@ def measure(name: str, tokens: int, device: torch.device) -> Iterator[Row]:
         start = time.perf_counter()
         overhead = overhead_bytes(call, device)
         took = time.perf_counter() - start
-        yield Row(name, mode, tokens, overhead, tensor_bytes(layout), took if took > LONG_S else seconds(call, device))
+        took = took if took > LONG_S else seconds(call, device)
+        yield Row(name, mode, tokens, overhead, tensor_bytes(layout), took, name_of(device))
+
+
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def tensor_bytes(thing: object) -> int:
@@ -239,17 +245,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS if on_gpu else TOKENS[:4])
     parser.add_argument("--attentions", nargs="+", choices=names, default=names, metavar="NAME", help="names, quoted")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for dense_memory.csv")
-    parser.add_argument("--append", action="store_true", help="keep the rows of the CSV that is there")
+    parser.add_argument("--append", action="store_true", help="keep the rows of this device in the CSV")
     options = parser.parse_args(arguments)
 
     device = torch.device("cuda" if on_gpu else "cpu")
-    print(f"{torch.cuda.get_device_name() if on_gpu else 'CPU'}, torch {torch.__version__}")
+    print(f"{name_of(device)}, torch {torch.__version__}")
     path = options.out / "dense_memory.csv"
-    rows = read(path, Row) if options.append else []
+    there = read(path, Row)
+    elsewhere = [row for row in there if row.device != name_of(device)]
+    rows = [row for row in there if row.device == name_of(device)] if options.append else []
     for row in rows_of(options.attentions, options.tokens, device):
         rows.append(row)
         print(f"{row.attention}, {row.mode}, {row.tokens:,}: {readable(row.overhead_bytes)}", flush=True)
-        write(rows, path)
+        write([*elsewhere, *rows], path)
     print(f"\n{tables(rows)}\n{factors(rows)}")
 
 

@@ -50,6 +50,7 @@ class Row:
     predicted: float
     measured: float
     off: float
+    device: str
 
 
 def subject(memory: str, tokens: int, *, pattern: Pattern = RANDOM, in_backward: bool = False) -> Subject:
@@ -139,7 +140,9 @@ def row_of(name: str, what: Subject, *, predict_only: bool) -> Row:
 
 def _compared(name: str, what: Subject, measured: float) -> Row:
     predicted = summed(what, count_composed(what, costs=False), _standing(what)).peak / GIB
-    return Row(name, what.tokens, round(predicted, 3), round(measured, 3), round(100 * (predicted / measured - 1), 1))
+    off = 100 * (predicted / measured - 1)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return Row(name, what.tokens, round(predicted, 3), round(measured, 3), round(off, 1), device)
 
 
 def _standing(what: Subject) -> Standing:
@@ -162,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         beside = "- | -" if options.predict_only else f"{row.measured:.2f} | {row.off:+.1f}"
         print(f"| {row.config} | {row.tokens:,} | {row.predicted:.2f} | {beside} |", flush=True)
     if not without_gpu:
-        rows.write(found, FILE)
+        rows.replace_of_device(found, FILE)
 
 
 if __name__ == "__main__":

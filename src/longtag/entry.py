@@ -1,7 +1,7 @@
 """What stands around a command: errors become messages that name the fix, and the exit code says how it ended.
 
 0 done, 1 a fault of the program (with its traceback) or too little memory, 2 input that the user can mend, 130
-interrupted, 143 terminated.
+interrupted, 143 terminated, 138 or 140 warned by a queue (128 and the signal's number).
 """
 
 import contextlib

@@ -73,6 +73,8 @@ def test_a_finished_run_given_again_only_repeats_its_test(tiny, tmp_path):
     after = weights(tmp_path / "run")
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert len(losses(tmp_path / "run")) == 2
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("completed", 2)
 
 
 def test_a_checkpoint_that_cannot_be_gone_on_from_leaves_the_folder_as_it_was(tiny, tmp_path):

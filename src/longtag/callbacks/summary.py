@@ -47,10 +47,11 @@ class Summary(Callback):
         self._follow(trainer.callback_metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"last": dict(self.last), "best": dict(self.best)}
+        return {"last": dict(self.last), "best": dict(self.best), "steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.last, self.best = dict(state_dict["last"]), dict(state_dict["best"])
+        self.steps = state_dict.get("steps", 0)
 
     def write(self, trainer: L.Trainer, status: str, error: str | None = None) -> None:
         """Write summary.json, and the same figures into the summary of the W&B run.

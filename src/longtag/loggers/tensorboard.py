@@ -22,5 +22,5 @@ def tensorboard_logger(*, folder: Path, run_id: str, flush_seconds: int = 30) ->
     if flush_seconds < 1:
         raise UsageError(f"flush_seconds={flush_seconds}: expected 1 or more seconds")
     if find_spec("tensorboard") is None:
-        raise UsageError("logger=tensorboard: needs a package of its own; pip install 'longtag[tensorboard]'")
+        raise UsageError("logger=tensorboard: needs a package of its own; pip install -e '.[tensorboard]'")
     return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False, flush_secs=flush_seconds)

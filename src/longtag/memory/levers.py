@@ -18,7 +18,7 @@ class Levers:
     d_ff 2048 in mixed precision (docs/memory.md has the peaks as well); in float32 they double or nearly so. Costs in
     time are counted in matrix products: a step without levers has three times those of its forward pass.
 
-    checkpoint:       "none" keeps all activations of a block: 17 tensors.
+    checkpoint:       "none" keeps all activations of a block: 17.5 tensors.
                       "selective" keeps what enters a block and its attention output, 3 tensors, and runs everything
                       but attention itself a second time: q, k and v when the gradient of attention asks for them.
                       "blocks" keeps what enters every `checkpoint_every` blocks, 2 tensors, and runs the blocks a
@@ -32,8 +32,8 @@ class Levers:
     tile_tokens:      tokens at a time in all that is local to a token: the output projection, residual sums, norms and
                       feed-forward network of a block as one piece, the last norm, head and loss. Each tile keeps what
                       enters it and is computed again in backward: a block keeps 6 tensors, and hidden features and
-                      logits exist for one tile only. The products of these parts are done a second time, inside a
-                      checkpointed block a third. Dropout draws its masks tile by tile. None: all tokens at once, kept.
+                      logits exist for one tile only. The products of these parts are done a second time, on a CPU
+                      inside a checkpointed block a third. Dropout draws its masks tile by tile. None: all at once, kept.
     tile_heads:       heads at a time, at most, through projection, rotation, attention and their share of the output
                       projection: q, k and v of other heads do not exist meanwhile. All of this, attention too, is done
                       again in backward, and in mixed precision the sum over the groups is rounded once a group. None:

@@ -96,7 +96,7 @@ def code_table(signed: bool, device: torch.device) -> Tensor:
         from torchao.optim.quant_utils import create_dynamic_map  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(
-            "states=8bit: torchao, which quantises them, is not installed; pip install 'longtag[lowbit]', or give "
+            "states=8bit: torchao, which quantises them, is not installed; pip install -e '.[lowbit]', or give "
             "optim.states=bfloat16"
         ) from error
     finally:

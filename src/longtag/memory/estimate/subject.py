@@ -66,10 +66,6 @@ class Subject:
             self.precision, torch.float32
         )
 
-    @property
-    def compute_dtype(self) -> torch.dtype:
-        return self.autocast_dtype or self.weight_dtype
-
     def new_inputs(self) -> torch.Tensor:
         """A batch as it is copied to the device, to be called where tensors have no data."""
         shape = (self.batch_size, self.tokens)
