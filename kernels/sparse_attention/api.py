@@ -153,8 +153,11 @@ def _attend_with_batch_as_heads(
 
 
 def _as_autocast_does(*tensors: Tensor) -> tuple[Tensor, ...]:
+    if not all(isinstance(tensor, Tensor) for tensor in tensors):  # which the check of the inputs will say
+        return tensors
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
-    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
+    casts = (tensor.is_floating_point() and tensor.dtype != torch.float64 for tensor in tensors)
+    return tuple(tensor.to(dtype) if cast else tensor for tensor, cast in zip(tensors, casts, strict=True))

@@ -21,6 +21,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Dense, scale: float) -> tupl
     """
     # Its fused kernels want the last dim contiguous; otherwise torch would quietly take the one that holds all scores.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    if scale <= 0:
+        # They mask with -inf, and look for the largest score, before they scale.
+        q, scale = (-q, -scale) if scale < 0 else (q * 0, 1.0)
     out = F.scaled_dot_product_attention(q, k, v, is_causal=layout.causal, scale=scale)
     return out, out.new_empty(0)
 

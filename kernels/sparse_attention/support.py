@@ -220,22 +220,22 @@ def choose(implementation: str, q: Tensor, k: Tensor, v: Tensor, pattern: Layout
     return implementation
 
 
-def explain(q: Tensor, k: Tensor, v: Tensor, pattern: Layout) -> str:
+def explain(q: Tensor, k: Tensor, v: Tensor, pattern: Layout, *, return_lse: bool = False) -> str:
     """Which implementation "auto" takes for these inputs and why it passes over those before it, in one line."""
     if isinstance(pattern, PerHead):
         check_inputs(q, k, v, pattern)
         return "; ".join(
-            f"{_words(heads)}: {explain(q[:, heads], k[:, heads], v[:, heads], part)}"
+            f"{_words(heads)}: {explain(q[:, heads], k[:, heads], v[:, heads], part, return_lse=return_lse)}"
             for heads, part in pattern.groups()
         )
-    chosen = choose("auto", q, k, v, pattern)
+    chosen = choose("auto", q, k, v, pattern, return_lse=return_lse)
     passed = []
     for name, entry in IMPLEMENTATIONS.items():
         if name == chosen:
             break
         # What is for other layouts altogether is no news.
         if pattern.kind in entry.load:
-            passed.append(f"; not {name}: {entry.refusal(q, k, v, pattern)}")
+            passed.append(f"; not {name}: {entry.refusal(q, k, v, pattern, return_lse)}")
     return f"{chosen} ({IMPLEMENTATIONS[chosen].summary})" + "".join(passed)
 
 
@@ -244,6 +244,8 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, pattern: Layout) -> None:
     if not isinstance(pattern, Layout):
         raise ValueError(f"pattern: expected a layout, such as an IndexList, got {type(pattern).__name__}")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(tensor).__name__}")
         if tensor.dim() != 4 or tensor.shape[-1] == 0:
             raise ValueError(f"{name}: expected shape (batch, heads, length, head_dim), got {tuple(tensor.shape)}")
         if tensor.dtype not in DTYPES:

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sparse_attention import (
     IMPLEMENTATIONS,
+    BlockSparse,
     Dense,
     IndexList,
     explain,
@@ -243,3 +244,28 @@ def test_a_kind_of_layout_that_nothing_takes_is_named() -> None:
 
     with pytest.raises(ValueError, match="pattern: nothing here takes a layout of kind 'unheard of'; there are index"):
         sparse_attention(*tensors(1, 2, 6, 8), Unheard(6))
+
+
+def test_autocast_leaves_what_is_not_floating_point_to_be_refused() -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="q: dtype int64 is not supported"):
+        sparse_attention(*(x.long() for x in tensors(1, 2, 6, 8)), LAYOUT)
+
+
+@pytest.mark.parametrize("q", [None, [1.0]])
+def test_what_is_no_tensor_is_named(q: object) -> None:
+    _, k, v = tensors(1, 2, 6, 8)
+    with pytest.raises(ValueError, match=f"q: expected a tensor, got {type(q).__name__}"):
+        sparse_attention(q, k, v, LAYOUT)  # pyright: ignore
+
+
+def test_explain_knows_of_lse() -> None:
+    inputs = tensors(1, 2, 6, 8)
+    assert explain(*inputs, Dense(6)).startswith("sdpa")
+    assert explain(*inputs, Dense(6), return_lse=True).startswith("chunked")
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 6, 8), (1, 0, 6, 8)])
+def test_no_sequences_or_no_heads_give_nothing(shape: tuple[int, ...]) -> None:
+    blocks = BlockSparse.from_table(torch.zeros(1, 1, dtype=torch.int64), block_size=16, num_tokens=6)
+    for layout in (LAYOUT, blocks, Dense(6)):
+        assert sparse_attention(*(torch.zeros(shape) for _ in range(3)), layout).shape == shape

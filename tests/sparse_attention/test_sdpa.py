@@ -1,6 +1,7 @@
 """torch's own dense attention behind the same call: exact, compiled, and never by the kernel that holds all scores."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from sparse_attention.testing import (
     assert_as_exact_as_eager,
     random_inputs,
     run,
+    run_oracle,
 )
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -176,3 +178,17 @@ def test_autocast_casts_as_it_does_for_torch() -> None:
         out = by_sdpa(Dense(30))(q, k, v)
     assert torch.equal(out, by_sdpa(Dense(30))(q.bfloat16(), k.bfloat16(), v.bfloat16()))
     assert out.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "chunked", "reference"])
+@pytest.mark.parametrize("scale", [-0.7, 0.0])
+@pytest.mark.parametrize("causal", [False, True])
+def test_scales_from_zero_down(implementation: str, scale: float, causal: bool) -> None:
+    inputs = random_inputs(num_tokens=9, head_dim=16)
+    layout = Dense(9, causal=causal)
+    leaves = inputs.leaves()
+    out = sparse_attention(*leaves, layout, scale=scale, implementation=implementation)
+    results = (out, *torch.autograd.grad(out, leaves, inputs.grad_out))
+    exact = run_oracle(replace(inputs, grad_lse=torch.zeros_like(inputs.grad_lse)), layout, scale=scale)
+    for ours, theirs in zip(results, (exact.out, exact.dq, exact.dk, exact.dv), strict=True):
+        torch.testing.assert_close(ours, theirs.float())

@@ -16,6 +16,7 @@ from .bit_masks import pack_bits, transpose_bits, unpack_bits, words_of
 from .block_lists import WHOLE, BlockLists
 from .block_work import BlockWork
 from .layout import EMPTY, Layout
+from .normal_mode import as_normal, in_normal_mode
 
 BLOCK_SIZES = (16, 32, 64, 128)
 CHUNK_ENTRIES = 2**16
@@ -44,6 +45,7 @@ class BlockSparse(Layout):
 
     kind = "block sparse"
 
+    @in_normal_mode
     def __init__(
         self,
         rows: Tensor,
@@ -57,14 +59,16 @@ class BlockSparse(Layout):
         num_heads: int | None = None,
         validate: bool = True,
     ) -> None:
-        if block_size not in BLOCK_SIZES:
-            raise ValueError(f"block_size={block_size}: expected one of {', '.join(map(str, BLOCK_SIZES))}")
+        _check_block_size(block_size)
         self.block_size = block_size
         self.num_keys = num_tokens if num_keys is None else num_keys
         self._num_tokens, self._num_heads = num_tokens, num_heads
-        for name, length in (("num_tokens", num_tokens), ("num_keys", self.num_keys), ("num_heads", num_heads or 1)):
-            if not 1 <= length < 2**31:
-                raise ValueError(f"{name}={length}: expected 1 to {2**31 - 1}")
+        heads = 1 if num_heads is None else num_heads
+        for name, length in (("num_tokens", num_tokens), ("num_keys", self.num_keys), ("num_heads", heads)):
+            if isinstance(length, float) or not 1 <= length < 2**31:
+                raise ValueError(f"{name}={length}: expected 1 to {2**31 - 1}, a whole number")
+        if not (isinstance(rows, Tensor) and isinstance(blocks, Tensor)):
+            raise ValueError(f"rows, blocks: expected tensors, got {type(rows).__name__} and {type(blocks).__name__}")
         masks = torch.full_like(blocks, WHOLE) if masks is None else masks
         if mask_words is None:
             mask_words = torch.empty((0, block_size, words_of(block_size)), dtype=torch.int32, device=blocks.device)
@@ -74,7 +78,8 @@ class BlockSparse(Layout):
             _check_range("blocks", blocks, 0, self.num_columns)
             _check_range("masks", masks, WHOLE, mask_words.shape[0])
             _check_once(rows, blocks, self.num_columns)
-        masks, self.mask_words = self._without_what_lies_beyond_the_end(rows, blocks, masks, mask_words)
+        masks, mask_words = self._without_what_lies_beyond_the_end(rows, blocks, masks, mask_words)
+        self.mask_words = as_normal(mask_words)
         self.lists = BlockLists.build(rows, blocks, masks, self.num_rows * (num_heads or 1))
         self._transposed: BlockLists | None = None
         self._transposed_mask_words: Tensor | None = None
@@ -87,13 +92,16 @@ class BlockSparse(Layout):
 
         Raises ValueError as the constructor does, and for a table with another number of rows than R.
         """
+        _check_block_size(block_size)
         num_rows = -(-num_tokens // block_size)
         if table.dim() not in (2, 3) or table.shape[-2] != num_rows:
             raise ValueError(
                 f"table: expected shape (rows, slots) or (heads, rows, slots) with {num_rows} rows for {num_tokens} "
                 f"tokens in blocks of {block_size}, got {tuple(table.shape)}"
             )
-        flat = table.reshape(-1, table.shape[-1])
+        flat = table.flatten(0, -2)
+        if flat.numel() == 0:
+            raise ValueError(f"table: expected one slot or more for each row, got shape {tuple(table.shape)}")
         if bool((flat < EMPTY).any()):
             raise ValueError(f"table: holds {int(flat.min())}; expected a block of keys from 0 up, or -1 for none")
         rows, slots = (flat >= 0).nonzero(as_tuple=True)
@@ -130,6 +138,7 @@ class BlockSparse(Layout):
         return self.lists.blocks.device
 
     @property
+    @in_normal_mode
     def transposed(self) -> BlockLists:
         """The same entries by block of keys; built at first use and shared by everyone who holds this layout."""
         if self._transposed is None:
@@ -140,6 +149,7 @@ class BlockSparse(Layout):
         return self._transposed
 
     @property
+    @in_normal_mode
     def transposed_mask_words(self) -> Tensor:
         """(U, B, W) int32: bit j of word w of row i says whether key i of the block is seen by query 32 w + j of it."""
         if self._transposed_mask_words is None:
@@ -147,6 +157,7 @@ class BlockSparse(Layout):
         return self._transposed_mask_words
 
     @property
+    @in_normal_mode
     def work(self) -> BlockWork:
         """How kernels share out the rows among programs; built at first use, as `transposed` is."""
         if self._work is None:
@@ -154,6 +165,7 @@ class BlockSparse(Layout):
         return self._work
 
     @property
+    @in_normal_mode
     def transposed_work(self) -> BlockWork:
         """The same for the rows of `transposed`."""
         if self._transposed_work is None:
@@ -205,6 +217,7 @@ class BlockSparse(Layout):
         """(U, B, B) bool: `mask_words`, bit by bit."""
         return unpack_bits(self.mask_words, self.block_size)
 
+    @in_normal_mode
     def to(self, device: torch.device | str) -> BlockSparse:
         if self.lists.blocks.to(device) is self.lists.blocks:
             return self
@@ -250,6 +263,11 @@ class BlockSparse(Layout):
         masks = masks.clone()
         masks[cut] = (mask_words.shape[0] + which).to(masks.dtype)
         return masks, torch.cat((mask_words, words.view(-1, *mask_words.shape[1:])))
+
+
+def _check_block_size(block_size: int) -> None:
+    if block_size not in BLOCK_SIZES:
+        raise ValueError(f"block_size={block_size}: expected one of {', '.join(map(str, BLOCK_SIZES))}")
 
 
 def _check_shapes(rows: Tensor, blocks: Tensor, masks: Tensor, mask_words: Tensor, block_size: int) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 from .bit_masks import pack_bits, unpack_bits
 from .block_lists import WHOLE
 from .block_sparse import BlockSparse
-from .layout import Layout
+from .layout import Layout, whole_numbers
+from .normal_mode import in_normal_mode
 
 PAIRS_AT_ONCE = 2**22
 """Pairs of masks that are cut at once: 32 MiB, since a bit takes eight bytes on the way."""
@@ -45,8 +46,9 @@ class HubsApart(Layout):
 
     kind = "block sparse with hubs apart"
 
+    @in_normal_mode
     def __init__(self, rest: BlockSparse, *, columns: Sequence[int] = (), rows: Sequence[int] = ()) -> None:
-        if rest.num_keys != rest.num_tokens or rest.num_heads is not None:
+        if not isinstance(rest, BlockSparse) or rest.num_keys != rest.num_tokens or rest.num_heads is not None:
             raise ValueError(
                 f"rest: expected as many keys as queries and lists that all heads share, got {rest}; store it as "
                 f"block sparse alone"
@@ -102,6 +104,7 @@ class HubsApart(Layout):
         for index in (self.columns_index, self.rows_index):
             torch._dynamo.maybe_mark_dynamic(index, 0)
 
+    @in_normal_mode
     def to(self, device: torch.device | str) -> HubsApart:
         blocks = self.blocks.to(device)
         if blocks is self.blocks:
@@ -126,6 +129,7 @@ class HubsApart(Layout):
 
 
 def _checked(name: str, positions: Sequence[int], rest: BlockSparse) -> tuple[int, ...]:
+    positions = whole_numbers(name, positions)
     for position in positions:
         if not 0 <= position < rest.num_tokens:
             raise ValueError(f"{name}: token {position} does not exist; expected 0 to {rest.num_tokens - 1}")

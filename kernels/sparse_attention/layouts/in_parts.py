@@ -41,6 +41,8 @@ class InParts(Layout):
                     f"parts: expected {first.num_tokens} queries and {first.num_keys} keys in all of them, got "
                     f"{part.num_tokens} and {part.num_keys}"
                 )
+            if part.device != first.device:
+                raise ValueError(f"parts: expected all of them on {first.device}, got one on {part.device}")
             checked.append(part)
         self.parts: tuple[IndexList | BlockSparse | HubsApart, ...] = tuple(checked)
         self.num_keys = first.num_keys

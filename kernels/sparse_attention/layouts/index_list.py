@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .block_sparse import BlockSparse
-from .layout import EMPTY, Layout
+from .layout import EMPTY, NOT_BUILT, Layout, whole_numbers
+from .normal_mode import as_normal, in_normal_mode
 
 BLOCK_SIZE = 64
 """Of the blocks in which full rows are stored."""
@@ -70,6 +71,7 @@ class IndexList(Layout):
 
     kind = "index list"
 
+    @in_normal_mode
     def __init__(
         self,
         indices: Tensor,
@@ -80,14 +82,14 @@ class IndexList(Layout):
     ) -> None:
         _check_table(indices)
         self.num_keys = indices.shape[-2] if num_keys is None else num_keys
-        if not 1 <= self.num_keys < 2**31:
-            raise ValueError(f"num_keys={num_keys}: expected 1 to {2**31 - 1}")
-        self.full_rows = tuple(full_rows)
+        if isinstance(self.num_keys, float) or not 1 <= self.num_keys < 2**31:
+            raise ValueError(f"num_keys={num_keys}: expected 1 to {2**31 - 1}, a whole number")
+        self.full_rows = whole_numbers("full_rows", full_rows)
         _check_full_rows(self.full_rows, indices.shape[-2])
         if validate:
             _check_range(indices, self.num_keys)
             _check_rows_are_empty(indices, self.full_rows)
-        self.indices = indices.to(torch.int32).contiguous()
+        self.indices = as_normal(indices.to(torch.int32).contiguous())
         self._transposed: TransposedLists | None = None
         self._full_rows_index: Tensor | None = None
         self._full_rows_blocks: BlockSparse | None = None
@@ -110,6 +112,7 @@ class IndexList(Layout):
         return self.indices.device
 
     @property
+    @in_normal_mode
     def transposed(self) -> TransposedLists:
         """The table's edges sorted by key; built at first use and shared by everyone who holds this layout."""
         # No cached_property, whose lock of Python 3.11 torch.compile cannot trace.
@@ -123,6 +126,7 @@ class IndexList(Layout):
             self.full_rows_blocks.build()
 
     @property
+    @in_normal_mode
     def full_rows_index(self) -> Tensor:
         """`full_rows` as an int64 tensor on the layout's device."""
         if self._full_rows_index is None:
@@ -130,9 +134,12 @@ class IndexList(Layout):
         return self._full_rows_index
 
     @property
+    @in_normal_mode
     def full_rows_blocks(self) -> BlockSparse:
         """All keys for each of `full_rows` and nothing else, R queries and M keys, for kernels that take blocks."""
         if self._full_rows_blocks is None:
+            if torch.compiler.is_compiling():
+                raise ValueError(NOT_BUILT)
             num_rows, num_columns = (-(-length // BLOCK_SIZE) for length in (len(self.full_rows), self.num_keys))
             every_block = torch.arange(num_columns, device=self.device).expand(num_rows, -1)
             self._full_rows_blocks = BlockSparse.from_table(
@@ -156,6 +163,7 @@ class IndexList(Layout):
         mask[..., self.full_rows_index, :] = True
         return mask[..., : self.num_keys]
 
+    @in_normal_mode
     def to(self, device: torch.device | str) -> IndexList:
         """The same layout on another device; transposed lists that exist already are moved, not built again."""
         indices = self.indices.to(device)

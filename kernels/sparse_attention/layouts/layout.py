@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
@@ -12,6 +14,17 @@ if TYPE_CHECKING:
     from ..rules import Rule
 
 EMPTY = -1
+NOT_BUILT = "pattern: its lists are built once, outside of torch.compile; call pattern.build() before"
+
+
+def whole_numbers(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    """Positions as plain ints; raises ValueError, naming the option, for anything else."""
+    try:
+        if isinstance(values, str):
+            raise TypeError
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise ValueError(f"{name}={values!r}: expected a list of whole numbers") from None
 
 
 class Layout(ABC):

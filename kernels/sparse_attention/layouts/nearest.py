@@ -45,8 +45,8 @@ class Nearest(Layout):
         self, num_tokens: int, *, num_nearest: int, chunk: int = 64, causal: bool = False, seed: int = 0
     ) -> None:
         for name, value in (("num_tokens", num_tokens), ("num_nearest", num_nearest), ("chunk", chunk)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: expected 1 or more")
+            if isinstance(value, float) or value < 1:
+                raise ValueError(f"{name}={value}: expected 1 or more, a whole number")
         if num_nearest > 3 * chunk:
             raise ValueError(f"num_nearest={num_nearest}: expected at most 3 times chunk={chunk}")
         self.num_keys = self._num_tokens = num_tokens
@@ -99,6 +99,10 @@ class Nearest(Layout):
         """
         if q.shape[-1] > MOST_FEATURES:
             raise ValueError(f"q: head_dim {q.shape[-1]} is above {MOST_FEATURES}, for which there are projections")
+        with torch.autocast(q.device.type, enabled=False):
+            return self._resolve(q, k)
+
+    def _resolve(self, q: Tensor, k: Tensor) -> IndexList:
         queries, keys = (x.detach().flatten(0, 1) for x in (q, k))
         # The order of a query's scores does not change when all keys move alike; angles tell more about a centre.
         centre = keys.float().mean(dim=1, keepdim=True)
@@ -131,9 +135,14 @@ class Nearest(Layout):
             candidates = key_order[starts[:, None] + torch.arange(width, device=starts.device)]
             score = queries_nd[chosen] @ keys_nd[candidates].transpose(1, 2)
             if self.causal:
-                score = score.masked_fill(candidates[:, None, :] > chosen[:, :, None], -torch.inf)
-            best, slot = score.topk(self.num_slots, dim=-1)
-            found = candidates[:, None, :].expand_as(score).gather(2, slot).masked_fill(best == -torch.inf, EMPTY)
+                # Keys that count stay above those that do not, also where 16 bits cannot hold their score.
+                score = score.clamp(min=torch.finfo(score.dtype).min).masked_fill(
+                    candidates[:, None, :] > chosen[:, :, None], -torch.inf
+                )
+            slot = score.topk(self.num_slots, dim=-1).indices
+            found = candidates[:, None, :].expand_as(score).gather(2, slot)
+            if self.causal:
+                found = found.masked_fill(found > chosen[:, :, None], EMPTY)
             nearest[chosen.flatten()] = found.flatten(0, 1).int()
         return nearest
 

@@ -27,6 +27,8 @@ class PerHead(Layout):
             raise ValueError(f"heads={list(heads)}: expected {len(layouts)} numbers, one for each layout, 1 or more")
         first = layouts[0]
         for layout, count in zip(layouts, heads, strict=True):
+            if not isinstance(layout, Layout):
+                raise ValueError(f"layouts: expected layouts, got {type(layout).__name__}")
             if count < 1:
                 raise ValueError(f"heads={list(heads)}: expected 1 or more for each layout")
             if layout.num_heads not in (None, count):

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 from torch.utils.flop_counter import register_flop_formula
 
 from ..layouts import BlockSparse
 from ..layouts.bit_masks import count_bits
 from ..layouts.block_lists import WHOLE
+from ..layouts.layout import NOT_BUILT
 from ..triton.block_sparse.backward import backward as _launch_backward
 from ..triton.block_sparse.descriptors import aligned_width, can_describe
 from ..triton.block_sparse.forward import forward as _launch_forward
@@ -74,7 +76,7 @@ def lists_of(layout: BlockSparse, *inputs: Tensor) -> tuple[tuple[Tensor, ...], 
     """Lists by row, and those by column, which take time to build, only where backward may ask for them."""
     training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     if torch.compiler.is_compiling() and not layout.is_built(training):
-        raise ValueError("pattern: its lists are built once, outside of torch.compile; call pattern.build() before")
+        raise ValueError(NOT_BUILT)
     lists, work = layout.lists, layout.work
     rows = (layout.mask_words, lists.blocks, lists.masks, work.items, work.splits)
     if not training:
@@ -228,6 +230,7 @@ class _Attend(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         gradients = _OPS.block_sparse_backward.default(d_out, d_lse, *ctx.saved_tensors, *ctx.rest)
         return *gradients, *[None] * NUM_CONSTANTS
@@ -242,6 +245,7 @@ class _AttendFused(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         gradient = _OPS.fused_block_sparse_backward.default(d_out, d_lse, *ctx.saved_tensors, *ctx.rest)
         return gradient, *[None] * NUM_CONSTANTS

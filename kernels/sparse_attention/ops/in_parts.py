@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..layouts import BlockSparse, HubsApart, IndexList, InParts
 from ..triton.merge import merge as _launch_merge
@@ -131,6 +132,7 @@ class _Merge(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor, ...]:
         return _OPS.merge_backward.default(d_out, d_lse, *ctx.saved_tensors)
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from ..layouts import IndexList
@@ -212,6 +213,7 @@ class _Attend(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         gradients = _OPS.index_list_backward.default(d_out, d_lse, *ctx.saved_tensors, ctx.scale)
         return *gradients, None, None, None, None, None
@@ -226,6 +228,7 @@ class _AttendFused(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         gradient = _OPS.fused_index_list_backward.default(d_out, d_lse, *ctx.saved_tensors, ctx.scale)
         return gradient, None, None, None, None, None

@@ -104,7 +104,8 @@ class _Entries:
     def gather(self, x_grb: Tensor) -> Tensor:
         """(g, c, w B, ...): the blocks of x (g, R, B, ...) that each row lists, side by side."""
         chosen = x_grb.index_select(1, self.blocks_cw.flatten())
-        return chosen.view(len(x_grb), self.blocks_cw.shape[0], -1, *x_grb.shape[3:])
+        rows, width = self.blocks_cw.shape
+        return chosen.view(len(x_grb), rows, width * x_grb.shape[2], *x_grb.shape[3:])
 
 
 def _groups(q: Tensor, layout: BlockSparse) -> Iterator[tuple[slice, int, int]]:
@@ -122,7 +123,7 @@ def _chunks(
     offsets, size = lists.offsets[first : first + num_rows + 1].long(), bits.shape[1]
     counts, order = offsets.diff().sort(stable=True)
     lengths = counts.tolist()
-    limit = CHUNK_ELEMENTS.get(order.device.type, CHUNK_ELEMENTS["cuda"]) // (groups * size**2)
+    limit = CHUNK_ELEMENTS.get(order.device.type, CHUNK_ELEMENTS["cuda"]) // (max(groups, 1) * size**2)
     # Behind the masks come one that hides all, for padding, and last, where WHOLE points, one that hides nothing.
     hidden_uij = torch.cat((~bits, bits.new_ones(1, size, size), bits.new_zeros(1, size, size)))
     start = 0
@@ -154,12 +155,12 @@ def _entries(lists: BlockLists, starts: Tensor, counts: Tensor, width: int, hidd
 def _blocks(x_bhnd: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     """(g, R, B, d) from (b, h, N, d), zeros behind the end."""
     padded = F.pad(x_bhnd.to(dtype), (0, 0, 0, -x_bhnd.shape[2] % size))
-    return padded.reshape(padded.shape[0] * padded.shape[1], -1, size, padded.shape[3])
+    return padded.unflatten(2, (-1, size)).flatten(0, 1)
 
 
 def _tokens(x_grbd: Tensor, like_bhnd: Tensor) -> Tensor:
-    batch, heads, length, head_dim = like_bhnd.shape
-    return x_grbd.view(batch, heads, -1, head_dim)[:, :, :length].to(like_bhnd.dtype)
+    batch, heads, length = like_bhnd.shape[:3]
+    return x_grbd.flatten(1, 2).unflatten(0, (batch, heads))[:, :, :length].to(like_bhnd.dtype)
 
 
 def _scores(rows_gcbd: Tensor, others: Tensor, entries: _Entries, scale: float) -> Tensor:

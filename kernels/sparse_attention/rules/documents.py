@@ -59,7 +59,8 @@ class Documents(Rule):
             mine = (group == number).nonzero().squeeze(1)
             start = self.starts[document[mine]]
             parts.append((mine, start, self._keys_within(int(document[mine[0]]), query[mine] - start)))
-        table = torch.full((query.numel(), max(keys.shape[1] for _, _, keys in parts)), EMPTY, dtype=torch.int32)
+        width = max((keys.shape[1] for _, _, keys in parts), default=0)
+        table = torch.full((query.numel(), width), EMPTY, dtype=torch.int32)
         for mine, start, keys in parts:
             table[mine, : keys.shape[1]] = (keys + start[:, None]).masked_fill(keys < 0, EMPTY).int()
         return table

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..layouts import BlockSparse, HubsApart, IndexList, InParts, Layout
+from ..layouts import BlockSparse, HubsApart, IndexList, InParts, Layout, Nearest
 from . import block_sparse
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -28,6 +28,6 @@ def why_not(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> str | None:
         return f"head_dim {q.shape[-1]} is not between {HEAD_DIMS[0]} and {HEAD_DIMS[1]}"
     if isinstance(layout, InParts):
         return next((reason for part in layout.parts if (reason := why_not(q, k, v, part)) is not None), None)
-    if isinstance(layout, IndexList) and layout.num_slots > MOST_SLOTS:
+    if isinstance(layout, IndexList | Nearest) and layout.num_slots > MOST_SLOTS:
         return f"the pattern lists {layout.num_slots} keys for a query; at most {MOST_SLOTS} fit"
     return block_sparse.why_not(q) if isinstance(layout, BlockSparse | HubsApart) else None

@@ -33,7 +33,7 @@ class Levers:
                       feed-forward network of a block as one piece, the last norm, head and loss. Each tile keeps what
                       enters it and is computed again in backward: a block keeps 6 tensors, and hidden features and
                       logits exist for one tile only. The products of these parts are done a second time, on a CPU
-                      inside a checkpointed block a third. Dropout draws its masks tile by tile. None: all at once, kept.
+                      inside a checkpointed block a third. Dropout draws its masks tile by tile. None: all at once.
     tile_heads:       heads at a time, at most, through projection, rotation, attention and their share of the output
                       projection: q, k and v of other heads do not exist meanwhile. All of this, attention too, is done
                       again in backward, and in mixed precision the sum over the groups is rounded once a group. None:

@@ -5,7 +5,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
-from sparse_attention import Nearest, sparse_attention
+from sparse_attention import Nearest, sparse_attention, why_not
 from sparse_attention.testing import assert_as_exact_as_eager, random_inputs, run
 
 
@@ -137,3 +137,25 @@ def test_heads_too_wide_to_project_are_refused() -> None:
     q = torch.zeros(1, 1, 4, 1025)
     with pytest.raises(ValueError, match="head_dim 1025 is above 1024"):
         Nearest(4, num_nearest=1).resolve(q, q)
+
+
+def test_autocast_does_not_change_the_choice() -> None:
+    q, k = torch.randn(2, 1, 2, 500, 16).unbind()
+    layout = Nearest(500, num_nearest=4, chunk=16)
+    with torch.autocast("cpu", torch.bfloat16):
+        chosen = layout.resolve(q, k)
+    assert torch.equal(chosen.indices, layout.resolve(q, k).indices)
+
+
+def test_scores_beyond_float16_do_not_lose_keys() -> None:
+    q, k = torch.full((1, 1, 20, 64), -40.0).half(), torch.full((1, 1, 20, 64), 40.0).half()
+    indices = Nearest(20, num_nearest=2, chunk=8, causal=True).resolve(q, k).indices[0]
+    assert (indices >= 0).any(dim=1).sum() > 10
+    assert (indices <= torch.arange(20)[:, None]).all()
+
+
+def test_more_neighbours_than_the_kernels_take_are_named() -> None:
+    q = torch.empty(1, 1, 9000, 64, device="meta")
+    reason = why_not("triton", q, q, q, Nearest(9000, num_nearest=5000, chunk=2000).to("meta"))
+    assert reason is not None
+    assert "5000 keys" in reason

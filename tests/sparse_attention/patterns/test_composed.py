@@ -141,3 +141,9 @@ def test_the_rule_of_groups_of_heads_can_be_composed_further() -> None:
 def test_an_option_that_cannot_be_used_is_named(call: Callable[[], Layout], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_documents_beside_a_pattern_in_which_every_query_sees_everything() -> None:
+    parts = [partial(patterns.documents, lengths=10), patterns.bigbird]
+    listed = patterns.union(100, patterns=parts, layout="index_list")
+    assert listed.num_edges == 100 * 100
