@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -22,3 +23,8 @@ def unknown_option(path: str, owner: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(path.rsplit(".", 1)[-1], names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}"
     return f"{path}: {owner} has no such option; {hint}"
+
+
+def shown(value: Any) -> str:
+    """A value as it is written in YAML."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
