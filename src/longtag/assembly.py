@@ -1,6 +1,6 @@
 """From a config to the parts of a run: the one place where ``hydra.utils.instantiate`` is called."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 from hydra.conf import HydraConf
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from longtag.announcement import describe_device, describe_layout, describe_step
+from longtag.best_checkpoint import best_checkpoint
 from longtag.callbacks.averaging import Averaging
 from longtag.callbacks.interruption import Interruption
 from longtag.callbacks.last_checkpoint import LastCheckpoint
@@ -37,6 +38,8 @@ from longtag.model.layout_cache import LayoutCache, Pattern
 from longtag.precision import NarrowModel, weights_are_narrow
 from longtag.provenance import provenance
 from longtag.tagger import Tagger
+
+AVERAGING = f"{Averaging.__module__}.{Averaging.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def assemble(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> 
             **({} if plan is None else {"memory_plan": plan.describe()}),
         },
     )
-    best, metrics_file = _build_checkpoint(config, folder, tagger.val_scores.names), JsonlLogger(folder.metrics)
+    best = best_checkpoint(config.monitor, tagger.val_scores.names, source, config.tokens, folder)
+    metrics_file = JsonlLogger(folder.metrics)
     trainer = _build_trainer(config, precision, folder, metrics_file, [summary, best])
     facts = {
         "device": describe_device(device),
@@ -126,8 +130,8 @@ def _build(config: DictConfig, group: str, **given: Any) -> Any:
 
 
 def _build_each(config: DictConfig, group: str, **given: Any) -> list[Any]:
-    """All nodes of a group that holds several."""
-    return [_build(config, f"{group}.{name}", **given) for name in config[group]]
+    """All nodes of a group that holds several, but for those that are null."""
+    return [_build(config, f"{group}.{name}", **given) for name, node in config[group].items() if node is not None]
 
 
 def _plan(config: DictConfig, source: Source) -> Plan | None:
@@ -212,7 +216,7 @@ def build_subject(config: DictConfig, device_type: str, source: Source | None = 
         batch_size=config.crops.batch_size,
         accumulates=config.trainer.accumulate_grad_batches > 1,
         clips=config.trainer.gradient_clip_val is not None,
-        averages=any(issubclass(get_class(callback._target_), Averaging) for callback in config.callbacks.values()),
+        averages=any(callback and callback._target_ == AVERAGING for callback in config.callbacks.values()),
         precision=str(config.trainer.precision or ("bf16-mixed" if device_type == "cuda" else "32-true")),
         device_type=device_type,
     )
@@ -221,22 +225,6 @@ def build_subject(config: DictConfig, device_type: str, source: Source | None = 
 def build_levers(config: DictConfig) -> Levers:
     """The levers of a config."""
     return _build(config, "memory")
-
-
-def _build_checkpoint(config: DictConfig, folder: RunFolder, figures: Collection[str]) -> ModelCheckpoint:
-    monitored = config.monitor.removeprefix("val/")
-    if monitored not in figures and not monitored.startswith("accuracy_at_distance/"):
-        raise UsageError(
-            f"monitor={config.monitor}: the validation has no such figure; it has "
-            + ", ".join(f"val/{name}" for name in figures)
-        )
-    return ModelCheckpoint(
-        dirpath=folder.checkpoints,
-        filename="best",
-        monitor=config.monitor,
-        mode="min" if config.monitor.endswith("loss") else "max",
-        enable_version_counter=False,
-    )
 
 
 def _build_trainer(
@@ -258,13 +246,13 @@ def _build_trainer(
         "trainer",
         precision=None if weights_are_narrow(precision) else precision,
         logger=loggers,
-        # Monitors log first, so that the summary and the checkpoint see the step's figures.
+        # Monitors log first, so that the summary sees the step's figures, and a checkpoint the summary.
         callbacks=[
             *monitors,
             LastValidation(),
             Resumption(),
-            Interruption(folder.last_checkpoint),
             *fixed,
+            Interruption(folder.last_checkpoint),
             LastCheckpoint(folder.last_checkpoint),
         ],
         plugins=plugins,

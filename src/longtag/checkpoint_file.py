@@ -39,10 +39,10 @@ def read(path: Path, way_out: str) -> dict[str, Any]:
     raise UsageError(f"{path}: missing, damaged, or no checkpoint of a run; {way_out}")
 
 
-def step_to_resume(path: Path, weights: Mapping[str, Tensor]) -> int:
+def step_to_resume(path: Path, weights: Mapping[str, Tensor], *, averages: bool = False) -> int:
     """The optimizer step at which a checkpoint goes on.
 
-    weights: of the module that is to go on, by name.
+    weights: of the module that is to go on, by name. averages: whether a mean of the weights is kept beside them.
 
     Raises UsageError as `read` does, and for the checkpoint of a model with other weights.
     """
@@ -51,6 +51,11 @@ def step_to_resume(path: Path, weights: Mapping[str, Tensor]) -> int:
         raise UsageError(
             f"{path}: of another model, {difference}; give the options that it was made with, folder=... with another "
             "folder, or resume=never to start afresh"
+        )
+    if "current_model_state" in checkpoint and not averages:
+        raise UsageError(
+            f"{path}: of a run that keeps a mean of its weights; give callbacks=averaging again, folder=... with "
+            "another folder, or resume=never to start afresh"
         )
     return checkpoint["global_step"]
 

@@ -21,6 +21,9 @@ TRAINER_SET_BY_RUN = {
     "num_sanity_val_steps": "use debug=fast",
     "enable_progress_bar": "choose with callbacks.progress",
     "enable_model_summary": "the start-up block says it",
+    "overfit_batches": "use debug=overfit, or crops.distinct=1",
+    "fast_dev_run": "use debug=fast",
+    "barebones": "use callbacks=none logger=none",
 }
 """Arguments of Lightning's Trainer that run.py gives itself, and what to do instead of changing them."""
 
@@ -63,14 +66,24 @@ def rule_problems(values: dict[str, Any], *, elsewhere: bool) -> Iterator[str]:
             "CPU, shorten the crops and the run: trainer.accelerator=cpu trainer.precision=32-true tokens=10000 "
             "trainer.max_steps=10"
         )
-    step = values["callbacks"].get("memory_timeline", {}).get("step")
+    yield from _interval_problems(trainer)
+    for group in ("callbacks", "logger"):
+        for name, node in values[group].items():
+            if node is not None and not (isinstance(node, dict) and "_target_" in node):
+                yield f"{group}.{name}={shown(node)}: expected a node with a _target_, or null to leave it out"
+    if str(trainer["precision"]) in ("bf16-true", "16-true") and _keeps_a_mean(values["callbacks"]):
+        yield (
+            f"trainer.precision={trainer['precision']}: a mean of weights in 16 bits stands still, since what a step "
+            "adds is rounded away; give trainer.precision=bf16-mixed, or callbacks=default"
+        )
+    step = _node(values["callbacks"], "memory_timeline").get("step")
     if step is not None and not 1 <= step <= trainer["max_steps"]:
         yield (
             f"callbacks.memory_timeline.step={step}: expected a step of the run, from 1 to "
             f"trainer.max_steps={trainer['max_steps']}, or null for none"
         )
     if values["optim"].get("in_backward"):
-        yield from _in_backward_problems(trainer, values["callbacks"].get("non_finite", {}).get("action"))
+        yield from _in_backward_problems(trainer, _node(values["callbacks"], "non_finite").get("action"))
     if values["optim"].get("update", "nearest") != "nearest" and trainer["precision"] != "bf16-true":
         yield (
             f"optim.update={values['optim']['update']}: says how weights in bfloat16 are rounded, and with "
@@ -83,6 +96,27 @@ def rule_problems(values: dict[str, Any], *, elsewhere: bool) -> Iterator[str]:
     monitored = values["monitor"].split("/")[0]
     if monitored != "val":
         yield f"monitor={values['monitor']}: expected a key of the validation, for example val/f1_macro or val/loss"
+
+
+def _interval_problems(trainer: dict[str, Any]) -> Iterator[str]:
+    interval, batches = trainer["val_check_interval"], trainer["accumulate_grad_batches"]
+    if isinstance(interval, float):
+        yield f"trainer.val_check_interval={interval}: crops never run out; give a whole number of batches"
+    elif interval and batches > 0 and interval % batches:
+        yield (
+            f"trainer.val_check_interval={interval}: the validation would come between the batches of a step; give a "
+            f"multiple of trainer.accumulate_grad_batches={batches}"
+        )
+
+
+def _node(group: dict[str, Any], name: str) -> dict[str, Any]:
+    """A node of a group, empty where it is left out."""
+    node = group.get(name)
+    return node if isinstance(node, dict) else {}
+
+
+def _keeps_a_mean(callbacks: dict[str, Any]) -> bool:
+    return any(_node(callbacks, name).get("_target_", "").endswith("averaging.Averaging") for name in callbacks)
 
 
 def _head_problems(pattern: dict[str, Any], num_heads: int | None) -> Iterator[str]:

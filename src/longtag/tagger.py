@@ -93,6 +93,10 @@ class Tagger(LogsNumbers):
     def on_test_epoch_end(self) -> None:
         self.log_dict({f"test/{name}": figure for name, figure in self.test_scores.finish().items()})
 
+    def on_train_start(self) -> None:
+        (schedule,) = self.trainer.lr_scheduler_configs
+        self.optimization.hold(self.trainer.optimizers[0], schedule.scheduler)  # pyright: ignore[reportArgumentType]
+
     def configure_optimizers(self) -> Any:
         return self.optimization.configure(self.model, max_steps=self.trainer.max_steps)
 

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_object
 
+from longtag.assembly import assemble
 from longtag.config import check
 from longtag.errors import UsageError
+from longtag.folder import RunFolder
 
 from .conftest import CONF
 
@@ -112,6 +115,18 @@ def test_every_option_has_a_comment(path):
             "trainer.gradient_clip_val=-1",
             "trainer.gradient_clip_val=-1: expected a norm above 0, or null",
         ),
+        ("trainer.val_check_interval=0.5", "trainer.val_check_interval=0.5: .* give a whole number of batches"),
+        (
+            "trainer.accumulate_grad_batches=2 trainer.val_check_interval=3",
+            "trainer.val_check_interval=3: .* give a multiple of trainer.accumulate_grad_batches=2",
+        ),
+        ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=true: set by the run itself; use debug=fast"),
+        ("+trainer.overfit_batches=1", "trainer.overfit_batches=1: set by the run itself; use debug=overfit"),
+        ("+callbacks.mine=3", "callbacks.mine=3: expected a node with a _target_, or null to leave it out"),
+        (
+            "callbacks=averaging trainer.precision=bf16-true",
+            "trainer.precision=bf16-true: a mean of weights in 16 bits stands still.*give trainer.precision=bf16-mixed",
+        ),
         ("trainer.devices=0", "trainer.devices=0: expected how many, 1 or more, or a list of their numbers"),
         ("trainer.devices=two", "trainer.devices=two: expected how many, 1 or more, or a list of their numbers"),
         ("metrics.per_class=some", "metrics.per_class=some: expected auto or true or false"),
@@ -183,9 +198,13 @@ def test_a_value_that_does_not_fit_its_signature_is_named(composed, override, me
         check(config, hydra_config.runtime.choices)
 
 
-def test_other_arguments_of_the_trainer_can_be_added(composed):
-    config, hydra_config = composed("+trainer.benchmark=true")
+def test_other_arguments_of_the_trainer_can_be_added(tiny, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    config, hydra_config = tiny("+trainer.benchmark=true")
     check(config, hydra_config.runtime.choices)
+    with RunFolder(Path(hydra_config.runtime.output_dir)) as folder:
+        assemble(config, hydra_config, folder)
+    assert torch.backends.cudnn.benchmark
 
 
 def test_all_problems_are_listed_at_once(composed):

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
-from .conftest import CONF, TINY
+from .conftest import CONF, TINY, run_in_folder
 
 UNDER_A_QUEUE = """
 import runpy, signal, sys
@@ -205,3 +206,54 @@ def is_being_read(pipe: Path) -> bool:
             raise
         return False
     return True
+
+
+class CtrlC(Callback):
+    """Presses Ctrl-C once, at the first call of a hook from a step on."""
+
+    def __init__(self, *, hook: str, step: int) -> None:
+        self.pressed = False
+
+        def press(trainer: Any, *others: Any) -> None:
+            if trainer.global_step >= step and not self.pressed:
+                self.pressed = True
+                signal.raise_signal(signal.SIGINT)
+
+        setattr(self, hook, press)
+
+
+def pressing(hook: str, step: int) -> list[str]:
+    target = "+callbacks.ctrl_c={_target_: tests.longtag.test_interruption.CtrlC}"
+    return [target, f"+callbacks.ctrl_c.hook={hook}", f"+callbacks.ctrl_c.step={step}"]
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("hook", "step"), [("on_train_batch_start", 3), ("on_validation_batch_end", 4)])
+def test_a_validation_that_is_due_or_runs_is_finished_before_a_run_leaves(tiny, tmp_path, hook, step):
+    options = ("callbacks=none", "trainer.max_steps=4", "trainer.val_check_interval=4")
+    with pytest.raises(SystemExit) as left:
+        run_in_folder(tiny(*options, *pressing(hook, step)))
+    assert left.value.code == 130
+    rows = rows_of(tmp_path / "run")
+    assert [row["step"] for row in rows if "val/loss" in row] == [3]
+    assert not any("test/loss" in row for row in rows)
+    assert (tmp_path / "run/checkpoints/best.ckpt").exists()
+    run_in_folder(tiny(*options))
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "completed"
+
+
+def test_the_batches_of_one_step_stay_together(tiny, tmp_path):
+    options = ("callbacks=none", "trainer.accumulate_grad_batches=2", "trainer.max_steps=6", "model.dropout=0.2")
+    options = (*options, "trainer.val_check_interval=4", "test=false")
+    run_in_folder(tiny(*options, f"hydra.runtime.output_dir={tmp_path}/straight"))
+    with pytest.raises(SystemExit):
+        run_in_folder(tiny(*options, *pressing("on_train_batch_start", 3)))
+    run_in_folder(tiny(*options))
+    straight, resumed = (
+        [(row["step"], row["train/loss"]) for row in rows_of(tmp_path / name) if "train/loss" in row]
+        for name in ("straight", "run")
+    )
+    assert resumed == straight

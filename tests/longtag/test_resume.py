@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from longtag.errors import UsageError
+from longtag.optim import Optimization
 
 from .conftest import run_in_folder
 
@@ -26,7 +27,7 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     "way",
     [
         ["trainer.accumulate_grad_batches=1"],
-        ["trainer.accumulate_grad_batches=2"],
+        ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=4"],
         ["optim.in_backward=true", "trainer.gradient_clip_val=null", "memory=lean", "memory.tile_tokens=10"],
         ["trainer.precision=bf16-true", "optim.update=stochastic", "optim.states=bfloat16"],
         ["trainer.precision=bf16-true", "optim.update=compensated", "optim.states=8bit", "model.d_model=64"],
@@ -75,6 +76,8 @@ def test_a_finished_run_given_again_only_repeats_its_test(tiny, tmp_path):
     assert len(losses(tmp_path / "run")) == 2
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("completed", 2)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "test/loss" in row] == [1]
 
 
 def test_a_checkpoint_that_cannot_be_gone_on_from_leaves_the_folder_as_it_was(tiny, tmp_path):
@@ -101,3 +104,33 @@ def test_another_checkpoint_can_be_named(tiny, tmp_path):
     resume = f"resume={tmp_path}/first/checkpoints/last.ckpt"
     run_in_folder(tiny(*STEPS, "trainer.max_steps=4", f"hydra.runtime.output_dir={tmp_path}/second", resume))
     assert [step for step, _ in losses(tmp_path / "second")] == [3]
+
+
+def test_options_of_the_optimizer_that_are_given_again_hold(tiny, tmp_path):
+    constant = (*STEPS, "optim.schedule=constant", "optim.warmup_steps=0")
+    run_in_folder(tiny(*constant, "trainer.max_steps=3", "optim.learning_rate=1e-3"))
+    changed = ("optim.learning_rate=1e-5", "optim.weight_decay=0.5", "optim.betas=[0.5,0.6]", "optim.eps=1e-6")
+    run_in_folder(tiny(*constant, "trainer.max_steps=6", *changed))
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rates = [row["optim/learning_rate"] for row in rows if "optim/learning_rate" in row]
+    assert rates == pytest.approx([1e-3] * 3 + [1e-5] * 3)
+    (optimizer,) = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["optimizer_states"]
+    decayed, plain = optimizer["param_groups"]
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
+    assert all((tuple(group["betas"]), group["eps"]) == ((0.5, 0.6), 1e-6) for group in (decayed, plain))
+
+
+def test_more_steps_go_on_with_the_rate_of_the_longer_schedule(tiny, tmp_path):
+    options = (*STEPS, "optim.warmup_steps=0")
+    run_in_folder(tiny(*options, "trainer.max_steps=3"))
+    run_in_folder(tiny(*options, "trainer.max_steps=6"))
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rates = [row["optim/learning_rate"] for row in rows if "optim/learning_rate" in row]
+    longer = Optimization(learning_rate=rates[0], warmup_steps=0)
+    assert rates[3:] == pytest.approx([rates[0] * longer.factor(step, 6) for step in (3, 4, 5)])
+
+
+def test_a_run_with_a_mean_of_its_weights_does_not_go_on_without_it(tiny, tmp_path):
+    run_in_folder(tiny(*STEPS, "trainer.max_steps=3", "callbacks=averaging"))
+    with pytest.raises(UsageError, match=r"last.ckpt: of a run that keeps a mean .*give callbacks=averaging again"):
+        run_in_folder(tiny(*STEPS, "trainer.max_steps=6"))

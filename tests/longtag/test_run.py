@@ -9,7 +9,7 @@ import torch
 
 from longtag.errors import UsageError
 
-from .conftest import run_in_folder
+from .conftest import TINY, run_in_folder
 
 EVERY_STEP = ("train/loss", "memory/peak_rss_gib", "throughput/tokens_per_second", "throughput/step_ms")
 
@@ -220,3 +220,21 @@ def test_a_failed_run_says_so_in_its_summary(tiny, tmp_path, monkeypatch):
         run_in_folder(tiny())
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", "RuntimeError: broken step")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["monitor=val/accuracy_at_distance/4"], "monitor=.*: the data does not say at what distance; give val/loss"),
+        (["data=recall", "monitor=val/accuracy_at_distance/7"], "monitor=.*: distances go up to powers of four, 1, 4"),
+    ],
+)
+def test_a_monitor_by_distance_that_the_validation_will_not_have_is_refused(composed, options, message):
+    small = [item for item in TINY if not item.startswith("data")]
+    with pytest.raises(UsageError, match=message):
+        run_in_folder(composed(*small, *(options if "data=recall" in options else ("data=synthetic", *options))))
+
+
+def test_nodes_that_are_null_are_left_out(tiny, tmp_path):
+    run_in_folder(tiny("callbacks.progress=null", "callbacks.memory_timeline=null", "test=false"))
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "completed"

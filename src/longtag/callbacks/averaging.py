@@ -22,9 +22,10 @@ class Averaging(WeightAveraging):
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # Made in `setup`, where the model is still on the host. Left there, it would make every step wait for a copy.
+        # Made in `setup`, where the model is still on the host, in float32. Left there, it would make every step wait
+        # for a copy.
         if self._average_model is not None:
-            self._average_model.to(pl_module.device)
+            self._average_model.to(pl_module.device, next(pl_module.parameters()).dtype)
 
     @property
     def mean(self) -> nn.Module | None:

@@ -30,7 +30,8 @@ class Interrupted(Exception):
 class Interruption(Callback):
     """On the first SIGINT, SIGTERM or warning, saves at the end of a step and raises Interrupted; on a second, quits.
 
-    A validation that runs is finished first, for half a validation cannot be gone on with. The warnings are left alone
+    A validation that runs, or is due after the step, is finished first: half of one cannot be gone on with, and one
+    that is left out would never be made up for. The batches of one step stay together. The warnings are left alone
     where several processes train together: they come at different steps, and saving waits for all.
 
     In a process that Slurm started, SIGTERM saves and the run goes on: Slurm sends it ahead of the end, and a preempted
@@ -54,14 +55,16 @@ class Interruption(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._to_save:
+        if self._to_save and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             trainer.save_checkpoint(self.checkpoint)
             self._to_save, self._saved = False, self._received is not None
 
-    # Leaving waits for the next hook, so that the figures of the saved step reach the loggers.
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._leave_if_saved()
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._to_save and trainer.state.fn == "fit":
+            # `LastCheckpoint`, whose turn is next, saves.
+            self._to_save, self._saved = False, self._received is not None
 
+    # Leaving waits for the next hook, so that the figures of the saved step reach the loggers.
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -88,7 +91,7 @@ class Interruption(Callback):
             print("\nsaving: the running step is finished and saved; the run goes on until Slurm ends it", flush=True)
             return
         self._received = number
-        print("\nstopping: the running step is finished and saved; once more to stop at once", flush=True)
+        print("\nstopping: the running step or validation is finished and saved; once more to stop now", flush=True)
 
 
 def _slurm_started_this() -> bool:

@@ -33,3 +33,7 @@ class Resumption(Callback):
     ) -> None:
         # The step under which loggers write; a checkpoint of a validation outside of the interval holds one too few.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # In the row of the last step, whether training has just ended or was over before.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = max(0, trainer.global_step - 1)

@@ -47,7 +47,7 @@ class JsonlLogger(Logger):
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
-        """Drop the lines from a step on: the run goes on there and writes them again."""
+        """Drop the lines from a step on, and those of a test: the run goes on there and writes them again."""
         if not self.path.is_file():
             return
         kept = [line for line in self.path.read_text().splitlines(keepends=True) if _step_of(line) < step]
@@ -63,8 +63,9 @@ class JsonlLogger(Logger):
 
 
 def _step_of(line: str) -> float:
-    """The step of a line; a line that was cut off by a crash counts as one to drop."""
+    """The step of a line; that of a test, or one that was cut off by a crash, counts as one to drop."""
     try:
-        return json.loads(line)["step"]
+        row = json.loads(line)
+        return math.inf if any(name.startswith("test/") for name in row) else row["step"]
     except (ValueError, KeyError):
         return math.inf

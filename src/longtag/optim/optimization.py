@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from longtag.errors import UsageError
 from longtag.optim.adamw import AdamW, AdamWInBackward
@@ -85,8 +86,17 @@ class Optimization:
         else:
             low_precision = LowPrecisionAdamWInBackward if self.in_backward else LowPrecisionAdamW
             optimizer = low_precision(groups, **options, states=self.states, update=self.update)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, max_steps))
+        schedule = LambdaLR(optimizer, lambda step: self.factor(step, max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def hold(self, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> None:
+        """Put the options of this run in the place of those that came back with a checkpoint: rates, decay, means."""
+        rate = self.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
+        for group, decay in zip(optimizer.param_groups, (self.weight_decay, 0.0), strict=True):
+            group.update(lr=rate, initial_lr=self.learning_rate, weight_decay=decay)
+            group.update(betas=tuple(self.betas), eps=self.eps)
+        schedule.base_lrs = [self.learning_rate for _ in optimizer.param_groups]
+        schedule._last_lr = [rate for _ in optimizer.param_groups]
 
     def factor(self, step: int, max_steps: int) -> float:
         """The rate at an optimizer step, counted from 0, as a fraction of ``learning_rate``."""

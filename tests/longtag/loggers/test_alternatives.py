@@ -48,5 +48,5 @@ def test_tensorboard_holds_the_figures_of_every_step_of_all_starts(tiny, tmp_pat
 
 def test_tensorboard_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("longtag.loggers.tensorboard.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"logger=tensorboard: .*pip install 'longtag\[tensorboard\]'"):
+    with pytest.raises(UsageError, match=r"logger=tensorboard: .*pip install -e '.\[tensorboard\]'"):
         tensorboard_logger(folder=tmp_path, run_id="1")
