@@ -64,7 +64,8 @@ def sparse_attention(
     log. A query without keys gives out 0, lse -inf and gradients 0. Sums are taken, and lse is given, in float32, or
     float64 for float64 inputs. Gradients for q, k and v are exact, through lse too, and the same in every run; those of
     torch's own kernels for dense attention only after `torch.use_deterministic_algorithms(True)`. Under autocast q, k
-    and v are cast to its dtype, as scaled_dot_product_attention does.
+    and v are cast to its dtype, as scaled_dot_product_attention does. Under torch.compile the kernels are one graph,
+    once `pattern.build()` was called outside of it; the reference for sparse layouts, on a CPU, breaks the graph.
 
     Raises ValueError when inputs and pattern do not fit, or the implementation asked for cannot take them.
     """

@@ -118,7 +118,8 @@ def _layers(counted: Counted, standing: Standing, keeps_gradients: bool) -> tupl
             weights=standing.weights[name],
             gradients=standing.gradients[name] if keeps_gradients else 0,
             optimizer_states=standing.optimizer_states[name],
-            activations=kept[name],
+            # Head and loss let go what the last block has left.
+            activations=max(0, kept[name]),
             passing=passing[name],
         )
         for name in standing.weights
