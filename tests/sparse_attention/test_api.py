@@ -247,8 +247,9 @@ def test_a_kind_of_layout_that_nothing_takes_is_named() -> None:
 
 
 def test_autocast_leaves_what_is_not_floating_point_to_be_refused() -> None:
+    q, k, v = tensors(1, 2, 6, 8)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="q: dtype int64 is not supported"):
-        sparse_attention(*(x.long() for x in tensors(1, 2, 6, 8)), LAYOUT)
+        sparse_attention(q.long(), k.long(), v.long(), LAYOUT)
 
 
 @pytest.mark.parametrize("q", [None, [1.0]])
@@ -268,4 +269,5 @@ def test_explain_knows_of_lse() -> None:
 def test_no_sequences_or_no_heads_give_nothing(shape: tuple[int, ...]) -> None:
     blocks = BlockSparse.from_table(torch.zeros(1, 1, dtype=torch.int64), block_size=16, num_tokens=6)
     for layout in (LAYOUT, blocks, Dense(6)):
-        assert sparse_attention(*(torch.zeros(shape) for _ in range(3)), layout).shape == shape
+        q, k, v = torch.zeros(3, *shape).unbind()
+        assert sparse_attention(q, k, v, layout).shape == shape

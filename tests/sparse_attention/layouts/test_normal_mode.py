@@ -45,7 +45,8 @@ def test_a_layout_from_inference_mode_can_be_trained_with(
     layout = LAYOUTS[name]()
     with torch.inference_mode():
         layout = LAYOUTS[name]() if made_within else layout
-        expected = sparse_attention(*inputs.unbind(), layout, implementation=implementation)
+        q, k, v = inputs.unbind()
+        expected = sparse_attention(q, k, v, layout, implementation=implementation)
         layout.build()
     q, k, v = inputs.clone().requires_grad_().unbind()
     out = sparse_attention(q, k, v, layout, implementation=implementation)
