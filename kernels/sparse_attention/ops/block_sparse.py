@@ -9,25 +9,20 @@ row come as (mask_words, blocks, masks, items, splits), and those by column the 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 from torch.utils.flop_counter import register_flop_formula
 
 from ..layouts import BlockSparse
 from ..layouts.bit_masks import count_bits
 from ..layouts.block_lists import WHOLE
 from ..layouts.layout import NOT_BUILT
-from ..triton.block_sparse.backward import backward as _launch_backward
-from ..triton.block_sparse.descriptors import aligned_width, can_describe
-from ..triton.block_sparse.forward import forward as _launch_forward
-from ..triton.block_sparse.launch import tiles_for
 from ..triton.block_sparse.lists import Lists
+from .block_kernels import empty_gradients, readable, run_backward, run_forward, split
 
 ROWS = "Tensor mask_words, Tensor blocks, Tensor masks, Tensor items, Tensor splits"
 COLUMNS = "Tensor{0} t_mask_words, Tensor{0} t_blocks, Tensor{0} t_masks, Tensor{0} t_items, Tensor{0} t_splits"
@@ -100,7 +95,7 @@ def _forward(
     t_splits: Tensor | None, per_head: bool, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
-    return run_forward(_readable(q), _readable(k), _readable(v), rows, scale)
+    return run_forward(readable(q), readable(k), readable(v), rows, scale)
 
 
 @_kernel("block_sparse_backward")
@@ -112,8 +107,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
     columns = Lists(t_mask_words, t_blocks, t_masks, t_items, t_splits, per_head)
-    q, k, v = map(_readable, (q, k, v))
-    gradients = _empty_gradients(q, k)
+    q, k, v = map(readable, (q, k, v))
+    gradients = empty_gradients(q, k)
     run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, gradients)
     return gradients
 
@@ -124,7 +119,7 @@ def _fused_forward(
     t_mask_words: Tensor | None, t_blocks: Tensor | None, t_masks: Tensor | None, t_items: Tensor | None,
     t_splits: Tensor | None, per_head: bool, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return run_forward(*split(_readable(qkv)), Lists(mask_words, blocks, masks, items, splits, per_head), scale)
+    return run_forward(*split(readable(qkv)), Lists(mask_words, blocks, masks, items, splits, per_head), scale)
 
 
 @_kernel("fused_block_sparse_backward")
@@ -137,60 +132,9 @@ def _fused_backward(
     rows = Lists(mask_words, blocks, masks, items, splits, per_head)
     columns = Lists(t_mask_words, t_blocks, t_masks, t_items, t_splits, per_head)
     d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    q, k, v = split(_readable(qkv))
+    q, k, v = split(readable(qkv))
     run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, split(d_qkv))
     return d_qkv
-
-
-def run_forward(q: Tensor, k: Tensor, v: Tensor, rows: Lists, scale: float) -> tuple[Tensor, Tensor]:
-    missing = aligned_width(q.shape[-1], q.dtype) - q.shape[-1]
-    if missing:
-        q, k, v = (pad(x, (0, missing)) for x in (q, k, v))
-        wide, lse = run_forward(q, k, v, rows, scale)
-        return wide[..., :-missing].transpose(1, 2).contiguous().transpose(1, 2), lse
-    with on(q.device):
-        return _launch_forward(q, k, v, rows, scale, tiles_for(q.dtype, q.shape[-1], rows.block_size).forward)
-
-
-def run_backward(
-    d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
-    rows: Lists, columns: Lists, scale: float, gradients: tuple[Tensor, Tensor, Tensor],
-) -> None:  # fmt: skip
-    missing = aligned_width(q.shape[-1], q.dtype) - q.shape[-1]
-    if missing:
-        q, k, v, out = (pad(x, (0, missing)) for x in (q, k, v, out))
-        d_out = None if d_out is None else pad(d_out, (0, missing))
-        wide = (torch.empty_like(q), torch.empty_like(k), torch.empty_like(k))
-        run_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, wide)
-        for gradient, padded in zip(gradients, wide, strict=True):
-            gradient.copy_(padded[..., :-missing])
-        return
-    d_out = torch.zeros_like(out) if d_out is None else _readable(d_out)
-    d_lse = None if d_lse is None else d_lse.contiguous()
-    tiles = tiles_for(q.dtype, q.shape[-1], rows.block_size)
-    with on(q.device):
-        _launch_backward(d_out, d_lse, q, k, v, out, lse, rows, columns, scale, tiles, gradients)
-
-
-def on(device: torch.device) -> AbstractContextManager[Any]:
-    """Kernels are launched on the current device, which need not be that of the tensors."""
-    return nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)
-
-
-def _readable(x: Tensor) -> Tensor:
-    """x (b, h, n, d) or (b, n, 3, h, d) where kernels can read it, a copy otherwise."""
-    return x if can_describe(x) else x.clone(memory_format=torch.contiguous_format)
-
-
-def _empty_gradients(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For q, k and v, stored as they are, since autograd would copy gradients of other strides; dk and dv alike."""
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(k)
-
-
-def split(qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Views q, k, v (b, h, n, d) of a fused projection (b, n, 3, h, d)."""
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-    return q, k, v
 
 
 def _fake_results(q: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +150,7 @@ def _(q, k, v, *lists):
 
 @torch.library.register_fake("sparse_attention::block_sparse_backward", lib=_LIBRARY)
 def _(d_out, d_lse, q, k, *rest):
-    return _empty_gradients(_readable(q), _readable(k))
+    return empty_gradients(readable(q), readable(k))
 
 
 @torch.library.register_fake("sparse_attention::fused_block_sparse_forward", lib=_LIBRARY)

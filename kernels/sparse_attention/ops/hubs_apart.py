@@ -18,7 +18,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from ..layouts import HubsApart
 from ..triton.block_sparse.lists import Lists
-from .block_sparse import COLUMNS, ROWS, attended_pairs, lists_of, run_backward, run_forward, split
+from .block_kernels import run_backward, run_forward, split
+from .block_sparse import COLUMNS, ROWS, attended_pairs, lists_of
 
 _COPIES = "Tensor rows, Tensor columns, SymInt first, SymInt length"
 _LIBRARY = torch.library.Library("sparse_attention", "FRAGMENT")

@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 from ..layouts import BlockSparse, HubsApart, IndexList, InParts
 from ..triton.merge import merge as _launch_merge
 from ..triton.merge import merge_backward as _launch_backward
-from .block_sparse import block_sparse_attention, fused_block_sparse_attention, on
+from .block_kernels import on
+from .block_sparse import block_sparse_attention, fused_block_sparse_attention
 from .hubs_apart import fused_hubs_apart_attention, hubs_apart_attention
 from .index_list import fused_index_list_attention, index_list_attention
 
