@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="NAME", help="names, quoted")
     parser.add_argument("--hub", action="store_true", help="also with one key that every query sees")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for attention.csv and attention.svg")
-    parser.add_argument("--append", action="store_true", help="keep the rows of the CSV that is there")
+    parser.add_argument("--append", action="store_true", help="keep the rows of this device in the CSV")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.exit(1, "this measures on a GPU, and torch sees none\n")
@@ -194,15 +194,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     check_agreement(options.peers, Case(2000, 8, 4, 64))
     path = options.out / "attention.csv"
-    rows = read(path, Row) if options.append else []
+    there, device = read(path, Row), torch.cuda.get_device_name()
+    elsewhere = [row for row in there if row.device != device]
+    rows = [row for row in there if row.device == device] if options.append else []
     for (heads, head_dim), slots, tokens in product(options.shapes, options.slots, options.tokens):
         for hub in (False, True) if options.hub else (False,):
             measured = list(rows_of(Case(tokens, slots, heads, head_dim, hub), options.peers))
             rows += measured
             print(table(measured), flush=True)
-            write(rows, path)
-    here = [row for row in rows if row.device == torch.cuda.get_device_name()]
-    plot(here, options.out / "attention.svg")
+            write([*elsewhere, *rows], path)
+    plot(rows, options.out / "attention.svg")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from longtag.announcement import describe_device, describe_layout, describe_step
 from longtag.best_checkpoint import best_checkpoint
-from longtag.callbacks.averaging import Averaging
 from longtag.callbacks.interruption import Interruption
 from longtag.callbacks.last_checkpoint import LastCheckpoint
 from longtag.callbacks.last_validation import LastValidation
@@ -26,6 +25,8 @@ from longtag.callbacks.resumption import Resumption
 from longtag.callbacks.summary import Summary
 from longtag.checkpoint_file import WholeCheckpoints
 from longtag.compilation import compile_blocks
+from longtag.config import plain
+from longtag.config_rules import keeps_a_mean
 from longtag.data import Source
 from longtag.errors import UsageError
 from longtag.folder import RunFolder
@@ -38,8 +39,6 @@ from longtag.model.layout_cache import LayoutCache, Pattern
 from longtag.precision import NarrowModel, weights_are_narrow
 from longtag.provenance import provenance
 from longtag.tagger import Tagger
-
-AVERAGING = f"{Averaging.__module__}.{Averaging.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def build_subject(config: DictConfig, device_type: str, source: Source | None = 
         batch_size=config.crops.batch_size,
         accumulates=config.trainer.accumulate_grad_batches > 1,
         clips=config.trainer.gradient_clip_val is not None,
-        averages=any(callback and callback._target_ == AVERAGING for callback in config.callbacks.values()),
+        averages=keeps_a_mean(plain(config)["callbacks"]),
         precision=str(config.trainer.precision or ("bf16-mixed" if device_type == "cuda" else "32-true")),
         device_type=device_type,
     )

@@ -16,7 +16,7 @@ BY_DISTANCE = re.compile(r"accuracy_at_distance/(\d+)")
 def best_checkpoint(
     monitor: str, figures: Collection[str], source: Source, tokens: int, folder: RunFolder
 ) -> ModelCheckpoint:
-    """Keeps the best one of a run.
+    """The callback that keeps the best one of a run.
 
     monitor: key of the figure that says which one is the best. figures: those that every validation has, without
     `val/`. tokens: of a crop.

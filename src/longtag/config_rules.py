@@ -71,7 +71,7 @@ def rule_problems(values: dict[str, Any], *, elsewhere: bool) -> Iterator[str]:
         for name, node in values[group].items():
             if node is not None and not (isinstance(node, dict) and "_target_" in node):
                 yield f"{group}.{name}={shown(node)}: expected a node with a _target_, or null to leave it out"
-    if str(trainer["precision"]) in ("bf16-true", "16-true") and _keeps_a_mean(values["callbacks"]):
+    if str(trainer["precision"]) in ("bf16-true", "16-true") and keeps_a_mean(values["callbacks"]):
         yield (
             f"trainer.precision={trainer['precision']}: a mean of weights in 16 bits stands still, since what a step "
             "adds is rounded away; give trainer.precision=bf16-mixed, or callbacks=default"
@@ -115,7 +115,8 @@ def _node(group: dict[str, Any], name: str) -> dict[str, Any]:
     return node if isinstance(node, dict) else {}
 
 
-def _keeps_a_mean(callbacks: dict[str, Any]) -> bool:
+def keeps_a_mean(callbacks: dict[str, Any]) -> bool:
+    """Whether one of the callbacks of a config is `Averaging`."""
     return any(_node(callbacks, name).get("_target_", "").endswith("averaging.Averaging") for name in callbacks)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import lightning as L
 import torch
 from hydra.conf import HydraConf
+from lightning.pytorch.callbacks import WeightAveraging
 from omegaconf import DictConfig
 
 from longtag.announcement import announce, show_results
 from longtag.assembly import Parts, assemble
-from longtag.callbacks.averaging import Averaging
 from longtag.callbacks.interruption import Interrupted
 from longtag.checkpoint_file import read, step_to_resume
 from longtag.config import check, plain
@@ -44,7 +44,7 @@ def run(config: DictConfig, hydra_config: HydraConf, folder: RunFolder) -> float
     L.seed_everything(config.seed, verbose=False)
     parts = assemble(config, hydra_config, folder)
     resumed = folder.checkpoint_to_resume(config.resume)
-    averages = any(isinstance(callback, Averaging) for callback in parts.trainer.callbacks)  # pyright: ignore
+    averages = any(isinstance(callback, WeightAveraging) for callback in parts.trainer.callbacks)  # pyright: ignore
     step = 0 if resumed is None else step_to_resume(resumed, parts.tagger.state_dict(), averages=averages)
     if parts.trainer.is_global_zero:
         folder.claim(config, hydra_config)

@@ -95,7 +95,7 @@ class Tagger(LogsNumbers):
 
     def on_train_start(self) -> None:
         (schedule,) = self.trainer.lr_scheduler_configs
-        self.optimization.hold(self.trainer.optimizers[0], schedule.scheduler)  # pyright: ignore[reportArgumentType]
+        self.optimization.set_options(self.trainer.optimizers[0], schedule.scheduler)  # pyright: ignore[reportArgumentType]
 
     def configure_optimizers(self) -> Any:
         return self.optimization.configure(self.model, max_steps=self.trainer.max_steps)

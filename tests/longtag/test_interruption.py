@@ -257,3 +257,13 @@ def test_the_batches_of_one_step_stay_together(tiny, tmp_path):
         for name in ("straight", "run")
     )
     assert resumed == straight
+
+
+def test_the_summary_knows_the_step_after_which_a_run_left(tiny, tmp_path):
+    options = ("trainer.max_steps=4", "trainer.val_check_interval=4", "test=false")
+    with pytest.raises(SystemExit):
+        run_in_folder(tiny(*options, *pressing("on_train_batch_start", 2)))
+    run_in_folder(tiny(*options))
+    rates = [row["optim/learning_rate"] for row in rows_of(tmp_path / "run") if "optim/learning_rate" in row]
+    assert rates.index(max(rates)) == 2
+    assert json.loads((tmp_path / "run/summary.json").read_text())["best"]["optim/learning_rate"] == max(rates)

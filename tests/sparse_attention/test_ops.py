@@ -214,11 +214,3 @@ def test_flops_are_those_of_attended_pairs(per_head: bool) -> None:
         attend(q, k, v, layout).sum().backward()
     pairs = int((layout.indices >= 0).sum()) * (1 if per_head else 2)
     assert counter.get_total_flops() == 2 * 8 * pairs * (2 + 4)
-
-
-def test_a_gradient_of_gradients_is_refused() -> None:
-    q, k, v = leaves()
-    out = index_list_attention(q, k, v, LAYOUT, 0.3)[0]
-    (gradient,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.square().sum().backward()

@@ -89,8 +89,8 @@ class Optimization:
         schedule = LambdaLR(optimizer, lambda step: self.factor(step, max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def hold(self, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> None:
-        """Put the options of this run in the place of those that came back with a checkpoint: rates, decay, means."""
+    def set_options(self, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> None:
+        """Rates, decay and means of this run, in the place of those that came back with a checkpoint."""
         rate = self.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
         for group, decay in zip(optimizer.param_groups, (self.weight_decay, 0.0), strict=True):
             group.update(lr=rate, initial_lr=self.learning_rate, weight_decay=decay)

@@ -43,6 +43,18 @@ def test_the_mean_follows_the_weights_to_their_device():
     assert {parameter.device.type for parameter in averaging.mean.parameters()} == {"meta"}
 
 
+def test_weights_in_float64_have_a_mean_in_float64(tiny, tmp_path):
+    run_in_folder(tiny("callbacks=averaging", "trainer.precision=64-true", "trainer.max_steps=2", "test=false"))
+    assert {tensor.dtype for tensor in checkpoint(tmp_path / "run")["state_dict"].values()} == {torch.float64}
+
+
+def test_a_run_with_a_mean_of_lightnings_own_goes_on(tiny, tmp_path):
+    own = "+callbacks.mean._target_=lightning.pytorch.callbacks.EMAWeightAveraging"
+    for steps in (2, 4):
+        run_in_folder(tiny(own, "test=false", f"trainer.max_steps={steps}"))
+    assert json.loads((tmp_path / "run/summary.json").read_text())["steps"] == 4
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1, 1.5])
 def test_a_decay_that_is_no_share_is_refused(decay):
     with pytest.raises(UsageError, match=rf"decay={decay}: expected a share from 0 to less than 1"):

@@ -9,6 +9,7 @@ import torch
 
 from sparse_attention import IMPLEMENTATIONS, IndexList, Layout, patterns, sparse_attention
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NUM_TOKENS = 40
 
 
@@ -41,10 +42,10 @@ def test_a_layout_from_inference_mode_can_be_trained_with(
 ) -> None:
     taken = replace(IMPLEMENTATIONS["triton"], why_not=lambda q, k, v, layout: None)
     monkeypatch.setitem(IMPLEMENTATIONS, "triton", taken)
-    inputs = torch.randn(3, 1, 2, NUM_TOKENS, 8)
-    layout = LAYOUTS[name]()
+    inputs = torch.randn(3, 1, 2, NUM_TOKENS, 8, device=DEVICE)
+    layout = LAYOUTS[name]().to(DEVICE)
     with torch.inference_mode():
-        layout = LAYOUTS[name]() if made_within else layout
+        layout = LAYOUTS[name]().to(DEVICE) if made_within else layout
         q, k, v = inputs.unbind()
         expected = sparse_attention(q, k, v, layout, implementation=implementation)
         layout.build()
